@@ -4,8 +4,17 @@
 //! replay of the same log decides the same.
 
 pub mod alert;
+pub mod codec;
 pub mod duration;
 pub mod ids;
+pub mod json;
+pub mod partition;
+pub mod record;
 pub mod rule;
+pub mod snapshot;
 pub mod statistics;
+pub mod statistics_state;
 pub mod time;
+pub mod timestamp;
+pub mod user;
+pub mod window;

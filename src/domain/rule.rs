@@ -1,6 +1,7 @@
-//! What counts as too many: a velocity rule and its versions.
+//! What counts as too many: velocity rules, their versions, and the parameters that decide a partition's records.
 
 use crate::domain::duration::Millis;
+use crate::domain::ids::Offset;
 
 /// How loud an alert is.
 #[derive(
@@ -26,7 +27,7 @@ impl Severity {
     }
 }
 
-/// A rule: more than `max_transactions` of one user within one tumbling window raise one alert.
+/// A rule as configured: more than `max_transactions` of one user within one tumbling window raise one alert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rule {
     pub id: String,
@@ -37,4 +38,65 @@ pub struct Rule {
     pub window_text: String,
     pub max_transactions: u32,
     pub severity: Severity,
+}
+
+/// The part of a rule that may change between runs, and from which record on it acts.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct RuleVersion {
+    /// First record that is decided with this version.
+    pub from: Offset,
+    pub version: u32,
+    #[serde(rename = "max")]
+    pub max_transactions: u32,
+    pub severity: Severity,
+}
+
+/// A rule and every version of it that decided a record which a replay may still have to decide again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleHistory {
+    pub rule: Rule,
+    /// Ascending in `from`; never empty.
+    pub versions: Vec<RuleVersion>,
+    /// The lowest threshold of any version: a counter that has not passed it cannot breach.
+    pub lowest_threshold: u32,
+}
+
+impl RuleHistory {
+    /// A rule that acts as configured from `from` on.
+    #[must_use]
+    pub fn starting(rule: Rule, from: Offset) -> Self {
+        let version = RuleVersion {
+            from,
+            version: rule.version,
+            max_transactions: rule.max_transactions,
+            severity: rule.severity,
+        };
+        Self::with_versions(rule, vec![version])
+    }
+
+    /// A rule with the versions that a commit remembers, ascending in `from`.
+    #[must_use]
+    pub fn with_versions(rule: Rule, versions: Vec<RuleVersion>) -> Self {
+        let lowest_threshold = versions.iter().map(|version| version.max_transactions).min().unwrap_or(0);
+        Self { rule, versions, lowest_threshold }
+    }
+
+    /// The version in force at a record. Records before the first known version are decided with that one.
+    #[must_use]
+    pub fn version_at(&self, offset: Offset) -> &RuleVersion {
+        let after = self.versions.partition_point(|version| version.from <= offset);
+        &self.versions[after.saturating_sub(1)]
+    }
+}
+
+/// Everything besides the records that decides what a partition's records mean.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Parameters {
+    pub rules: Vec<RuleHistory>,
+    pub out_of_orderness: Millis,
+    pub max_future_skew: Millis,
+    /// Whether order statistics are kept; without them their window does not exist, nor its lateness.
+    pub statistics: bool,
+    /// Whether the last record of each order is kept too (`stats.orders`).
+    pub orders: bool,
 }

@@ -1,0 +1,394 @@
+//! A strict, allocation-free scanner for one flat JSON object.
+//!
+//! It reads the grammar of RFC 8259 to the end of the text and hands out each member of the outermost object as a
+//! borrowed token; nested values are checked and skipped. It exists because the contract decides things that a general
+//! parser hides: number literals as they are written, members given twice, lone surrogates only where they matter, and
+//! a depth limit that counts. It never allocates unless a string must be unescaped, and never recurses.
+
+use std::borrow::Cow;
+
+/// The text is not what the contract calls a JSON object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+/// Deepest allowed nesting, the outermost object counted as 1.
+const DEPTH_MAX: usize = 32;
+
+/// One value of the outermost object, not yet interpreted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Token<'a> {
+    Null,
+    Bool,
+    /// The literal as it is written.
+    Number(&'a str),
+    Text(Text<'a>),
+    /// An array or an object.
+    Nested,
+}
+
+/// The inside of a string literal, quotes excluded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Text<'a> {
+    raw: &'a str,
+    escaped: bool,
+}
+
+impl<'a> Text<'a> {
+    /// The text with its escapes resolved.
+    ///
+    /// # Errors
+    /// When an escape names a lone surrogate, which no Unicode text can hold.
+    pub fn unescaped(self) -> Result<Cow<'a, str>, Malformed> {
+        if !self.escaped {
+            return Ok(Cow::Borrowed(self.raw));
+        }
+        let mut text = String::with_capacity(self.raw.len());
+        let mut rest = self.raw;
+        while let Some(at) = rest.find('\\') {
+            text.push_str(&rest[..at]);
+            let (character, length) = resolve_escape(&rest.as_bytes()[at..])?;
+            text.push(character);
+            rest = &rest[at + length..];
+        }
+        text.push_str(rest);
+        Ok(Cow::Owned(text))
+    }
+}
+
+/// Resolves the escape at the head of `bytes` (a backslash); the scanner has checked its form. Returns the character
+/// and how many bytes it took.
+fn resolve_escape(bytes: &[u8]) -> Result<(char, usize), Malformed> {
+    const LONE: Malformed = Malformed("an escape names a lone surrogate");
+    let simple = |character| Ok((character, 2));
+    match bytes.get(1) {
+        Some(b'b') => simple('\u{8}'),
+        Some(b'f') => simple('\u{c}'),
+        Some(b'n') => simple('\n'),
+        Some(b'r') => simple('\r'),
+        Some(b't') => simple('\t'),
+        Some(b'u') => {
+            let first = hex4(bytes.get(2..6)).ok_or(LONE)?;
+            if let Some(character) = char::from_u32(first) {
+                return Ok((character, 6));
+            }
+            // `first` is a surrogate: only a high one followed by an escaped low one makes a character.
+            let second = match bytes.get(6..8) {
+                Some(b"\\u") => hex4(bytes.get(8..12)).ok_or(LONE)?,
+                _ => return Err(LONE),
+            };
+            if first >= 0xdc00 || !(0xdc00..0xe000).contains(&second) {
+                return Err(LONE);
+            }
+            let code_point = 0x10000 + ((first - 0xd800) << 10) + (second - 0xdc00);
+            char::from_u32(code_point).map(|character| (character, 12)).ok_or(LONE)
+        }
+        Some(&other) => simple(char::from(other)),
+        None => Err(LONE),
+    }
+}
+
+fn hex4(digits: Option<&[u8]>) -> Option<u32> {
+    digits?.iter().try_fold(0, |value, &digit| Some(value * 16 + char::from(digit).to_digit(16)?))
+}
+
+/// Where the scanner stands in the text.
+pub struct Scanner<'a> {
+    text: &'a str,
+    at: usize,
+}
+
+impl<'a> Scanner<'a> {
+    #[must_use]
+    pub fn new(text: &'a str) -> Self {
+        Self { text, at: 0 }
+    }
+
+    /// Reads the whole text as one object and calls `member` for each of its members, in order.
+    ///
+    /// `member` is told the name and the value; it returns an error to refuse the text. When `names_field` says that a
+    /// name is one that matters, lone surrogates inside its value, however deep, are refused too.
+    ///
+    /// # Errors
+    /// [`Malformed`] when the text is anything but one JSON object.
+    pub fn object<F: Copy>(
+        mut self,
+        names_field: impl Fn(&str) -> Option<F>,
+        mut member: impl FnMut(F, Token<'a>) -> Result<(), Malformed>,
+    ) -> Result<(), Malformed> {
+        self.blanks();
+        self.expect(b'{', "not an object")?;
+        self.blanks();
+        if self.peek() == Some(b'}') {
+            self.at += 1;
+            return self.end();
+        }
+        loop {
+            self.expect(b'"', "a member name was expected")?;
+            let name = self.string()?;
+            let field = if name.escaped {
+                // A name with a lone surrogate is not the name of any field that matters.
+                name.unescaped().ok().and_then(|name| names_field(&name))
+            } else {
+                names_field(name.raw)
+            };
+            self.blanks();
+            self.expect(b':', "a colon was expected")?;
+            self.blanks();
+            let token = self.value(field.is_some())?;
+            if let Some(field) = field {
+                member(field, token)?;
+            }
+            self.blanks();
+            match self.next() {
+                Some(b',') => self.blanks(),
+                Some(b'}') => return self.end(),
+                _ => return Err(Malformed("a comma or the end of the object was expected")),
+            }
+        }
+    }
+
+    fn end(mut self) -> Result<(), Malformed> {
+        self.blanks();
+        if self.at == self.text.len() { Ok(()) } else { Err(Malformed("text after the end of the object")) }
+    }
+
+    fn value(&mut self, strict: bool) -> Result<Token<'a>, Malformed> {
+        match self.peek() {
+            Some(b'"') => {
+                self.at += 1;
+                let text = self.string()?;
+                Ok(Token::Text(text))
+            }
+            Some(b'{' | b'[') => self.nested(strict).map(|()| Token::Nested),
+            _ => self.scalar(),
+        }
+    }
+
+    fn scalar(&mut self) -> Result<Token<'a>, Malformed> {
+        match self.peek() {
+            Some(b'-' | b'0'..=b'9') => self.number().map(Token::Number),
+            Some(b'n') => self.literal("null").map(|()| Token::Null),
+            Some(b't') => self.literal("true").map(|()| Token::Bool),
+            Some(b'f') => self.literal("false").map(|()| Token::Bool),
+            _ => Err(Malformed("a value was expected")),
+        }
+    }
+
+    /// Checks and skips an array or object, keeping for each open level one bit: is it an object?
+    fn nested(&mut self, strict: bool) -> Result<(), Malformed> {
+        let mut objects = 0_u64;
+        let mut depth = 1;
+        loop {
+            // Here a value is expected at nesting `depth`.
+            match self.peek() {
+                Some(opening @ (b'{' | b'[')) => {
+                    self.at += 1;
+                    depth += 1;
+                    if depth > DEPTH_MAX {
+                        return Err(Malformed("nested too deeply"));
+                    }
+                    let is_object = opening == b'{';
+                    objects = objects << 1 | u64::from(is_object);
+                    self.blanks();
+                    if self.peek() == Some(if is_object { b'}' } else { b']' }) {
+                        self.at += 1;
+                        objects >>= 1;
+                        depth -= 1;
+                    } else {
+                        if is_object {
+                            self.member_name(strict)?;
+                        }
+                        continue;
+                    }
+                }
+                Some(b'"') => {
+                    self.at += 1;
+                    let text = self.string()?;
+                    if strict && text.escaped {
+                        text.unescaped()?;
+                    }
+                }
+                _ => {
+                    self.scalar()?;
+                }
+            }
+            // Here a value has just ended.
+            while depth > 1 {
+                self.blanks();
+                let is_object = objects & 1 == 1;
+                match self.next() {
+                    Some(b',') => {
+                        self.blanks();
+                        if is_object {
+                            self.member_name(strict)?;
+                        }
+                        break;
+                    }
+                    Some(b'}') if is_object => {}
+                    Some(b']') if !is_object => {}
+                    _ => return Err(Malformed("a comma or a closing bracket was expected")),
+                }
+                objects >>= 1;
+                depth -= 1;
+            }
+            if depth == 1 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn member_name(&mut self, strict: bool) -> Result<(), Malformed> {
+        self.expect(b'"', "a member name was expected")?;
+        let name = self.string()?;
+        if strict && name.escaped {
+            name.unescaped()?;
+        }
+        self.blanks();
+        self.expect(b':', "a colon was expected")?;
+        self.blanks();
+        Ok(())
+    }
+
+    /// Reads a string from behind its opening quote to behind its closing one.
+    fn string(&mut self) -> Result<Text<'a>, Malformed> {
+        let start = self.at;
+        let bytes = self.text.as_bytes();
+        let mut escaped = false;
+        loop {
+            match bytes.get(self.at) {
+                Some(b'"') => {
+                    let raw = &self.text[start..self.at];
+                    self.at += 1;
+                    return Ok(Text { raw, escaped });
+                }
+                Some(b'\\') => {
+                    escaped = true;
+                    self.at += match bytes.get(self.at + 1) {
+                        Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => 2,
+                        Some(b'u') if hex4(bytes.get(self.at + 2..self.at + 6)).is_some() => 6,
+                        _ => return Err(Malformed("an unknown escape")),
+                    };
+                }
+                Some(0..0x20) => return Err(Malformed("a control character inside a string")),
+                Some(_) => self.at += 1,
+                None => return Err(Malformed("the text ends inside a string")),
+            }
+        }
+    }
+
+    fn number(&mut self) -> Result<&'a str, Malformed> {
+        const BAD: Malformed = Malformed("not a number");
+        let start = self.at;
+        if self.peek() == Some(b'-') {
+            self.at += 1;
+        }
+        match self.next() {
+            Some(b'0') => {}
+            Some(b'1'..=b'9') => {
+                self.digits();
+            }
+            _ => return Err(BAD),
+        }
+        if self.peek() == Some(b'.') {
+            self.at += 1;
+            if self.digits() == 0 {
+                return Err(BAD);
+            }
+        }
+        if let Some(b'e' | b'E') = self.peek() {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.peek() {
+                self.at += 1;
+            }
+            if self.digits() == 0 {
+                return Err(BAD);
+            }
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    fn digits(&mut self) -> usize {
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.peek() {
+            self.at += 1;
+        }
+        self.at - start
+    }
+
+    fn literal(&mut self, literal: &'static str) -> Result<(), Malformed> {
+        if self.text.as_bytes()[self.at..].starts_with(literal.as_bytes()) {
+            self.at += literal.len();
+            Ok(())
+        } else {
+            Err(Malformed("a value was expected"))
+        }
+    }
+
+    fn blanks(&mut self) {
+        while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
+            self.at += 1;
+        }
+    }
+
+    fn expect(&mut self, byte: u8, otherwise: &'static str) -> Result<(), Malformed> {
+        if self.next() == Some(byte) { Ok(()) } else { Err(Malformed(otherwise)) }
+    }
+
+    fn peek(&self) -> Option<u8> {
+        self.text.as_bytes().get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scan(text: &str) -> Result<Vec<String>, Malformed> {
+        let mut seen = Vec::new();
+        Scanner::new(text).object(
+            |name| (name == "a").then_some(()),
+            |(), token| {
+                seen.push(format!("{token:?}"));
+                if let Token::Text(text) = token {
+                    text.unescaped()?;
+                }
+                Ok(())
+            },
+        )?;
+        Ok(seen)
+    }
+
+    #[test]
+    fn nested_values_are_checked_and_skipped() {
+        assert_eq!(scan(r#" { "x" : [ 1 , {"y":[[],{}]} , "s" ] , "a" : null } "#).map(|seen| seen.len()), Ok(1));
+        for bad in [
+            "", "[]", "{", "{}x", r#"{"x":[1,]}"#, r#"{"x":[1}"#, r#"{"x":{"y"}}"#, r#"{"x":01}"#, r#"{"x":1.}"#,
+            r#"{"x":tru}"#, r#"{"x":"\x"}"#, "{\"x\":\"\n\"}", r#"{"x":1,}"#, r#"{"x" 1}"#, "\u{feff}{}",
+        ] {
+            assert!(scan(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn depth_counts_the_outer_object_as_one() {
+        let nested = |depth: usize| format!("{{\"x\":{}{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        assert!(scan(&nested(32)).is_ok());
+        assert!(scan(&nested(33)).is_err());
+    }
+
+    #[test]
+    fn lone_surrogates_are_refused_only_in_fields_that_matter() {
+        assert!(scan(r#"{"x":"\ud800","\udc00":1,"y":["\ud800"]}"#).is_ok());
+        assert!(scan(r#"{"a":"\ud800"}"#).is_err());
+        assert!(scan(r#"{"a":["\udc00"]}"#).is_err());
+        assert!(scan(r#"{"a":"\ud83d\ude00"}"#).is_ok());
+        assert!(scan(r#"{"a":"\ud83d\ud83d"}"#).is_err());
+        assert_eq!(scan(r#"{"\u0061":1}"#).map(|seen| seen.len()), Ok(1), "an escaped name is the name");
+    }
+}

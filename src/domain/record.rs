@@ -1,0 +1,260 @@
+//! From the bytes of a source record to a valid transaction, or to the one reason why it is none (contract §2).
+
+use std::borrow::Cow;
+use std::fmt;
+
+use crate::domain::duration::Millis;
+use crate::domain::ids::Offset;
+use crate::domain::json::{Malformed, Scanner, Text, Token};
+use crate::domain::time::EventTime;
+use crate::domain::timestamp::parse_rfc3339;
+
+/// A record of the source topic as the log hands it out; borrowed from the log's own buffers.
+#[derive(Debug, Clone, Copy)]
+pub struct SourceRecord<'a> {
+    pub offset: Offset,
+    /// The log's own timestamp, milliseconds since the epoch; `None` when the record carries none.
+    pub timestamp_ms: Option<i64>,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+}
+
+/// A record that keeps every rule of the contract.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction<'a> {
+    pub transaction_id: Cow<'a, str>,
+    pub order_id: Cow<'a, str>,
+    pub user_id: Cow<'a, str>,
+    pub merchant_id: Cow<'a, str>,
+    /// Minor units of `currency`, 0 to 10^15.
+    pub amount_minor: i64,
+    /// Three letters A–Z.
+    pub currency: [u8; 3],
+    pub event_time: EventTime,
+    pub status: Option<Cow<'a, str>>,
+}
+
+/// The fields of the contract's table, in its order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Field {
+    TransactionId,
+    OrderId,
+    UserId,
+    MerchantId,
+    AmountMinor,
+    Currency,
+    EventTime,
+    Channel,
+    Status,
+}
+
+impl Field {
+    const COUNT: usize = 9;
+    const NAMES: [&'static str; Self::COUNT] = [
+        "transaction_id", "order_id", "user_id", "merchant_id", "amount_minor", "currency", "event_time", "channel",
+        "status",
+    ];
+    const REQUIRED: [Self; 7] = [
+        Self::TransactionId, Self::OrderId, Self::UserId, Self::MerchantId, Self::AmountMinor, Self::Currency,
+        Self::EventTime,
+    ];
+
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "transaction_id" => Self::TransactionId,
+            "order_id" => Self::OrderId,
+            "user_id" => Self::UserId,
+            "merchant_id" => Self::MerchantId,
+            "amount_minor" => Self::AmountMinor,
+            "currency" => Self::Currency,
+            "event_time" => Self::EventTime,
+            "channel" => Self::Channel,
+            "status" => Self::Status,
+            _ => return None,
+        })
+    }
+
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+/// Why a record is dead-lettered. The text names the field and never repeats its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rejection {
+    NullValue,
+    InvalidUtf8,
+    InvalidJson(&'static str),
+    MissingField(Field),
+    InvalidField(Field, &'static str),
+    EventTimeInFuture,
+}
+
+impl Rejection {
+    /// The reason code of the contract.
+    #[must_use]
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::NullValue => "null_value",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::InvalidJson(_) => "invalid_json",
+            Self::MissingField(_) => "missing_field",
+            Self::InvalidField(..) => "invalid_field",
+            Self::EventTimeInFuture => "event_time_in_future",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NullValue => f.write_str("the record has no value"),
+            Self::InvalidUtf8 => f.write_str("the value is not UTF-8"),
+            Self::InvalidJson(detail) => write!(f, "the value is not the JSON object that is expected: {detail}"),
+            Self::MissingField(field) => write!(f, "{} is missing", field.name()),
+            Self::InvalidField(field, rule) => write!(f, "{} must be {rule}", field.name()),
+            Self::EventTimeInFuture => {
+                write!(f, "event_time is later than the record's own timestamp allows (time.max_future_skew)")
+            }
+        }
+    }
+}
+
+const ID_RULE: &str = "a string of 1 to 128 bytes without control characters";
+const LABEL_RULE: &str = "a string of at most 64 bytes without control characters, or null";
+const AMOUNT_RULE: &str = "an integer from 0 to 10^15, written as such";
+const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
+const CURRENCY_RULE: &str = "three letters A-Z";
+const TIME_RULE: &str = "an RFC 3339 time with offset or an integer of epoch milliseconds, from 2000 to 2099";
+
+/// Reads and checks a record. The first reason that applies, in the contract's order, is the one given.
+///
+/// # Errors
+/// The [`Rejection`] with which the record goes to the dead-letter topic.
+pub fn validate<'a>(record: &SourceRecord<'a>, max_future_skew: Millis) -> Result<Transaction<'a>, Rejection> {
+    let value = record.value.ok_or(Rejection::NullValue)?;
+    let text = simdutf8::basic::from_utf8(value).map_err(|_| Rejection::InvalidUtf8)?;
+    let fields = Fields::read(text).map_err(|Malformed(detail)| Rejection::InvalidJson(detail))?;
+    if let Some(&field) = Field::REQUIRED.iter().find(|&&field| fields.get(field) == &Value::Absent) {
+        return Err(Rejection::MissingField(field));
+    }
+    let transaction = fields.into_transaction()?;
+    match record.timestamp_ms {
+        Some(timestamp) if transaction.event_time.0 > timestamp.saturating_add(max_future_skew.0) => {
+            Err(Rejection::EventTimeInFuture)
+        }
+        _ => Ok(transaction),
+    }
+}
+
+/// A field's value as far as the JSON grammar goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Value<'a> {
+    Absent,
+    Null,
+    Number(&'a str),
+    Text(Cow<'a, str>),
+    Other,
+}
+
+struct Fields<'a>([Value<'a>; Field::COUNT]);
+
+impl<'a> Fields<'a> {
+    fn read(text: &'a str) -> Result<Self, Malformed> {
+        let mut fields = Self([const { Value::Absent }; Field::COUNT]);
+        Scanner::new(text).object(Field::named, |field, token| {
+            let value = match token {
+                Token::Null => Value::Null,
+                Token::Number(literal) => Value::Number(literal),
+                Token::Text(text) => Value::Text(Text::unescaped(text)?),
+                Token::Bool | Token::Nested => Value::Other,
+            };
+            let slot = &mut fields.0[field as usize];
+            if *slot != Value::Absent {
+                return Err(Malformed("a field is given twice"));
+            }
+            *slot = value;
+            Ok(())
+        })?;
+        Ok(fields)
+    }
+
+    fn get(&self, field: Field) -> &Value<'a> {
+        &self.0[field as usize]
+    }
+
+    fn take(&mut self, field: Field) -> Value<'a> {
+        std::mem::replace(&mut self.0[field as usize], Value::Absent)
+    }
+
+    fn into_transaction(mut self) -> Result<Transaction<'a>, Rejection> {
+        let transaction = Transaction {
+            transaction_id: self.id(Field::TransactionId)?,
+            order_id: self.id(Field::OrderId)?,
+            user_id: self.id(Field::UserId)?,
+            merchant_id: self.id(Field::MerchantId)?,
+            amount_minor: amount(self.get(Field::AmountMinor))
+                .ok_or(Rejection::InvalidField(Field::AmountMinor, AMOUNT_RULE))?,
+            currency: currency(self.get(Field::Currency))
+                .ok_or(Rejection::InvalidField(Field::Currency, CURRENCY_RULE))?,
+            event_time: event_time(self.get(Field::EventTime))
+                .ok_or(Rejection::InvalidField(Field::EventTime, TIME_RULE))?,
+            status: None,
+        };
+        self.label(Field::Channel)?;
+        let status = self.label(Field::Status)?;
+        Ok(Transaction { status, ..transaction })
+    }
+
+    fn id(&mut self, field: Field) -> Result<Cow<'a, str>, Rejection> {
+        match self.take(field) {
+            Value::Text(text) if (1..=128).contains(&text.len()) && !has_control_character(&text) => Ok(text),
+            _ => Err(Rejection::InvalidField(field, ID_RULE)),
+        }
+    }
+
+    fn label(&mut self, field: Field) -> Result<Option<Cow<'a, str>>, Rejection> {
+        match self.take(field) {
+            Value::Absent | Value::Null => Ok(None),
+            Value::Text(text) if text.len() <= 64 && !has_control_character(&text) => Ok(Some(text)),
+            _ => Err(Rejection::InvalidField(field, LABEL_RULE)),
+        }
+    }
+}
+
+/// U+0000–U+001F and U+007F–U+009F; the latter, but for U+007F, are the byte 0xC2 followed by 0x80–0x9F.
+fn has_control_character(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    bytes.iter().any(|&byte| byte < 0x20 || byte == 0x7f || byte == 0xc2)
+        && text.chars().any(|character| matches!(character, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'))
+}
+
+/// The value of a JSON integer literal without sign, fraction or exponent.
+fn unsigned_integer(value: &Value<'_>) -> Option<i64> {
+    match value {
+        Value::Number(literal) if literal.bytes().all(|byte| byte.is_ascii_digit()) => literal.parse().ok(),
+        _ => None,
+    }
+}
+
+fn amount(value: &Value<'_>) -> Option<i64> {
+    unsigned_integer(value).filter(|amount| *amount <= AMOUNT_MAX)
+}
+
+fn currency(value: &Value<'_>) -> Option<[u8; 3]> {
+    match value {
+        Value::Text(text) => {
+            text.as_bytes().try_into().ok().filter(|letters: &[u8; 3]| letters.iter().all(u8::is_ascii_uppercase))
+        }
+        _ => None,
+    }
+}
+
+fn event_time(value: &Value<'_>) -> Option<EventTime> {
+    let time = match value {
+        Value::Text(text) => parse_rfc3339(text)?,
+        number => EventTime(unsigned_integer(number)?),
+    };
+    (EventTime::MIN..EventTime::END).contains(&time).then_some(time)
+}

@@ -1,0 +1,213 @@
+//! The order statistics of one partition: open minutes, and closed ones that the database has not acknowledged.
+
+use hashbrown::HashMap;
+
+use crate::domain::duration::Millis;
+use crate::domain::ids::{IdKey, Offset, PartitionId};
+use crate::domain::record::Transaction;
+use crate::domain::statistics::{OrderRow, StatisticsFlush, StatisticsRow};
+use crate::domain::time::{Watermark, WindowEnd, WindowStart};
+use crate::domain::window::{DigestMap, DigestSet, Position};
+
+/// One minute: a row per (merchant, currency), absolute values.
+pub struct StatisticsMinute {
+    pub start: WindowStart,
+    pub first: Position,
+    pub rows: DigestMap<RowState>,
+    /// (merchant, currency, order) seen; emptied when the minute closes.
+    pub orders: DigestSet,
+    /// Rows changed since the last flush was taken.
+    pub unflushed: Vec<IdKey>,
+    pub unsaved_rows: Vec<IdKey>,
+    pub unsaved_orders: Vec<IdKey>,
+    pub next_chunk: u32,
+}
+
+/// A row and whether the two consumers of changes have seen its latest values.
+#[derive(Debug, Clone)]
+pub struct RowState {
+    pub row: StatisticsRow,
+    pub unflushed: bool,
+    pub unsaved: bool,
+}
+
+/// See the module head.
+pub struct StatisticsState {
+    /// Oldest first; a minute stays until everything of it is acknowledged and no flush can change it.
+    pub minutes: Vec<StatisticsMinute>,
+    /// Latest record of each order since the last flush was taken; empty unless `orders` is on.
+    pub orders: HashMap<Box<str>, OrderRow>,
+    pub keeps_orders: bool,
+    /// Every effect of the records before this position is acknowledged.
+    pub acknowledged: Position,
+    /// The flush that is on its way.
+    pub in_flight: Option<Position>,
+    /// Its orders, kept for snapshots until it is acknowledged.
+    pub orders_in_flight: Vec<OrderRow>,
+}
+
+impl StatisticsState {
+    #[must_use]
+    pub fn new(keeps_orders: bool, acknowledged: Position) -> Self {
+        Self {
+            minutes: Vec::new(),
+            orders: HashMap::new(),
+            keeps_orders,
+            acknowledged,
+            in_flight: None,
+            orders_in_flight: Vec::new(),
+        }
+    }
+
+    /// Opens the minute if it is new: from here on its records must be replayed until it is acknowledged.
+    pub fn minute(&mut self, start: WindowStart, first: Position) -> &mut StatisticsMinute {
+        let at = match self.minutes.binary_search_by_key(&start, |minute| minute.start) {
+            Ok(at) => at,
+            Err(at) => {
+                self.minutes.insert(at, StatisticsMinute::new(start, first));
+                at
+            }
+        };
+        &mut self.minutes[at]
+    }
+
+    /// Remembers the record as the latest of its order.
+    pub fn note_order(&mut self, transaction: &Transaction<'_>, offset: Offset) {
+        if !self.keeps_orders {
+            return;
+        }
+        let row = OrderRow {
+            order_id: transaction.order_id.as_ref().into(),
+            user_id: transaction.user_id.as_ref().into(),
+            merchant_id: transaction.merchant_id.as_ref().into(),
+            amount_minor: transaction.amount_minor,
+            currency: transaction.currency,
+            status: transaction.status.as_deref().map(Into::into),
+            event_time: transaction.event_time,
+            source_offset: offset,
+        };
+        self.orders.insert(row.order_id.clone(), row);
+    }
+
+    /// Takes everything that changed since the last flush; `None` while one is on its way or nothing moved.
+    pub fn take_flush(&mut self, partition: PartitionId, now: Position) -> Option<StatisticsFlush> {
+        if self.in_flight.is_some() || now.offset <= self.acknowledged.offset {
+            return None;
+        }
+        let mut rows = Vec::new();
+        for minute in &mut self.minutes {
+            for key in minute.unflushed.drain(..) {
+                if let Some(state) = minute.rows.get_mut(&key) {
+                    state.unflushed = false;
+                    rows.push(state.row.clone());
+                }
+            }
+        }
+        self.in_flight = Some(now);
+        self.orders_in_flight = std::mem::take(&mut self.orders).into_values().collect();
+        Some(StatisticsFlush {
+            partition,
+            through: now.offset,
+            watermark: now.watermark,
+            rows,
+            orders: self.orders_in_flight.clone(),
+        })
+    }
+
+    /// The flush up to `through` is in the database. Returns the minutes that are final thereby.
+    pub fn acknowledge(&mut self, through: Offset) -> Vec<StatisticsMinute> {
+        match self.in_flight {
+            Some(flush) if flush.offset == through => {
+                self.in_flight = None;
+                self.orders_in_flight = Vec::new();
+                self.acknowledged = self.acknowledged.max(flush);
+            }
+            _ => return Vec::new(),
+        }
+        self.drop_final(self.acknowledged.watermark)
+    }
+
+    /// Forgets the distinct orders of the minutes that are closed: nothing counts in them any more.
+    pub fn close(&mut self, watermark: Watermark) {
+        for minute in self.minutes.iter_mut().take_while(|minute| watermark.closes(minute.end())) {
+            minute.orders = DigestSet::default();
+        }
+    }
+
+    /// Removes the minutes with an end at or before `final_through`.
+    pub fn drop_final(&mut self, final_through: Watermark) -> Vec<StatisticsMinute> {
+        let count = self.minutes.partition_point(|minute| final_through.closes(minute.end()));
+        self.minutes.drain(..count).collect()
+    }
+
+    /// Rows and orders that the database has not acknowledged, those on their way not counted.
+    #[must_use]
+    pub fn pending_rows(&self) -> usize {
+        self.minutes.iter().map(|minute| minute.unflushed.len()).sum::<usize>() + self.orders.len()
+    }
+
+    /// Where a replay must start to have every effect again that is not acknowledged.
+    #[must_use]
+    pub fn horizon(&self, now: Position) -> Position {
+        let open = self.minutes.iter().map(|minute| minute.first).min().unwrap_or(now);
+        if self.keeps_orders { open.min(self.acknowledged) } else { open }
+    }
+}
+
+impl StatisticsMinute {
+    #[must_use]
+    pub fn new(start: WindowStart, first: Position) -> Self {
+        Self {
+            start,
+            first,
+            rows: DigestMap::default(),
+            orders: DigestSet::default(),
+            unflushed: Vec::new(),
+            unsaved_rows: Vec::new(),
+            unsaved_orders: Vec::new(),
+            next_chunk: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn end(&self) -> WindowEnd {
+        self.start.end(Millis::MINUTE)
+    }
+
+    /// Takes a record that is neither late nor a duplicate.
+    pub fn count(&mut self, transaction: &Transaction<'_>, offset: Offset) {
+        let currency = std::str::from_utf8(&transaction.currency).unwrap_or_default();
+        let key = IdKey::of_parts(&[transaction.merchant_id.as_ref(), currency]);
+        let order = key.within(&transaction.order_id);
+        let start = self.start;
+        let state = self.rows.entry(key).or_insert_with(|| RowState {
+            row: StatisticsRow {
+                minute: start,
+                merchant_id: transaction.merchant_id.as_ref().into(),
+                currency: transaction.currency,
+                transaction_count: 0,
+                order_count: 0,
+                amount_minor: 0,
+                max_amount_minor: 0,
+                source_offset: offset,
+            },
+            unflushed: false,
+            unsaved: false,
+        });
+        let row = &mut state.row;
+        row.transaction_count += 1;
+        row.amount_minor += i128::from(transaction.amount_minor);
+        row.max_amount_minor = row.max_amount_minor.max(transaction.amount_minor);
+        row.source_offset = offset;
+        if self.orders.insert(order) {
+            row.order_count += 1;
+            self.unsaved_orders.push(order);
+        }
+        if !std::mem::replace(&mut state.unflushed, true) {
+            self.unflushed.push(key);
+        }
+        if !std::mem::replace(&mut state.unsaved, true) {
+            self.unsaved_rows.push(key);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The consumer's side of the group: rebalance events are only noted here, and answered by the I/O thread.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
+use rdkafka::TopicPartitionList;
+
+use crate::domain::ids::PartitionId;
+use crate::log::LogEvent;
+use crate::log::kafka::classify::{is_denied, is_disturbance};
+
+/// Collects what librdkafka says during `poll`.
+#[derive(Default)]
+pub struct Membership {
+    events: Mutex<VecDeque<LogEvent>>,
+    /// The consumer is being dropped: answer the last revocation on the spot.
+    closing: AtomicBool,
+}
+
+impl Membership {
+    pub fn take_events(&self) -> Vec<LogEvent> {
+        self.events.lock().drain(..).collect()
+    }
+
+    pub fn close(&self) {
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    fn note(&self, event: LogEvent) {
+        self.events.lock().push_back(event);
+    }
+}
+
+/// Turns an error of the client into the event that it means for the engine.
+pub fn event_of(error: &KafkaError, reason: &str) -> LogEvent {
+    let text = format!("{error}: {reason}");
+    match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::FencedInstanceId) => LogEvent::Replaced,
+        Some(code) if is_denied(code) => LogEvent::Denied(text),
+        Some(RDKafkaErrorCode::Fatal) => LogEvent::Fatal(text),
+        _ => LogEvent::Trouble(text),
+    }
+}
+
+impl ClientContext for Membership {
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.note(event_of(&error, reason));
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_client(level, facility, message);
+    }
+}
+
+impl ConsumerContext for Membership {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, kind: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        if self.closing.load(Ordering::SeqCst) {
+            let _ = consumer.unassign();
+            return;
+        }
+        let partitions: Vec<_> = list.elements().iter().map(|element| PartitionId(element.partition())).collect();
+        let event = match kind {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => LogEvent::Assigned(partitions),
+            _ if consumer.assignment_lost() => LogEvent::Lost(partitions),
+            _ => LogEvent::Revoked(partitions),
+        };
+        self.note(event);
+    }
+}
+
+/// Passes a log line of librdkafka on. What it reports as an error while it retries is a warning here: what the
+/// service makes of it is logged where it is handled.
+pub fn log_client(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
+            tracing::error!(target: "librdkafka", "{facility}: {message}");
+        }
+        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+            tracing::warn!(target: "librdkafka", "{facility}: {message}");
+        }
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+            tracing::info!(target: "librdkafka", "{facility}: {message}");
+        }
+        RDKafkaLogLevel::Debug => tracing::debug!(target: "librdkafka", "{facility}: {message}"),
+    }
+}
+
+/// The producer's side: counts failed deliveries, and remembers every sign that a request may have been repeated.
+#[derive(Default)]
+pub struct WriterContext {
+    failed: Mutex<Option<String>>,
+    disturbed: Mutex<Option<String>>,
+}
+
+impl WriterContext {
+    /// Forgets what happened before a transaction.
+    pub fn reset(&self) {
+        *self.failed.lock() = None;
+        *self.disturbed.lock() = None;
+    }
+
+    pub fn delivery_failure(&self) -> Option<String> {
+        self.failed.lock().clone()
+    }
+
+    pub fn disturbance(&self) -> Option<String> {
+        self.disturbed.lock().clone()
+    }
+}
+
+impl ClientContext for WriterContext {
+    fn error(&self, error: KafkaError, reason: &str) {
+        if error.rdkafka_error_code().is_none_or(is_disturbance) {
+            self.disturbed.lock().get_or_insert_with(|| format!("{error}: {reason}"));
+        }
+        tracing::debug!(target: "librdkafka", "writer: {error}: {reason}");
+    }
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log_client(level, facility, message);
+    }
+}
+
+impl rdkafka::producer::ProducerContext for WriterContext {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &rdkafka::message::DeliveryResult<'_>, (): ()) {
+        if let Err((error, _)) = result {
+            self.failed.lock().get_or_insert_with(|| error.to_string());
+        }
+    }
+}

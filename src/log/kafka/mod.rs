@@ -1,0 +1,18 @@
+//! The log on Apache Kafka, through librdkafka.
+//!
+//! One thread owns the consumer and the transactional producer, so that a rebalance and a commit can never overlap.
+//! Assigned partitions are acknowledged to the group at once but handed to the fetcher only when their start is
+//! decided, at exactly that offset: nothing is ever paused, sought, or read from a default position.
+
+mod admin;
+mod classify;
+mod client;
+mod membership;
+mod native;
+mod reader;
+mod settings;
+mod writer;
+
+pub use client::KafkaLog;
+pub use reader::KafkaReader;
+pub use settings::KafkaSettings;

@@ -1,0 +1,384 @@
+//! Every call into librdkafka that the rdkafka crate has no safe form for. The only module with `unsafe`.
+//!
+//! Why each is sound:
+//! - pointers come from librdkafka and are freed exactly once, by the `Drop` of the type that owns them;
+//! - every type here that outlives a call holds the client ([`Arc`] of the consumer), so the native handle stays alive;
+//! - messages taken from a partition queue belong to the caller, are immutable, and may be read and freed on any thread
+//!   (librdkafka's INTRODUCTION, "Thread safety");
+//! - callbacks only touch an `Arc` that is never given back.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString, c_void};
+use std::ptr;
+use std::slice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+use rdkafka::bindings as native;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+
+use crate::domain::ids::Offset;
+use crate::domain::record::SourceRecord;
+use crate::log::RecordBatch;
+
+/// Rung from any thread when there may be something to do.
+#[derive(Default)]
+pub struct Doorbell {
+    rung: Mutex<bool>,
+    wake: Condvar,
+}
+
+impl Doorbell {
+    pub fn ring(&self) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            *rung = true;
+            self.wake.notify_one();
+        }
+    }
+
+    /// Waits for a ring since the last wait, at most `timeout`.
+    pub fn wait(&self, timeout: Duration) {
+        let mut rung = self.rung.lock();
+        if !*rung {
+            self.wake.wait_for(&mut rung, timeout);
+        }
+        *rung = false;
+    }
+}
+
+unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, doorbell: *mut c_void) {
+    // SAFETY: `PartitionQueue::open` leaked a counted reference for this callback, so the doorbell is never freed.
+    unsafe { (*doorbell.cast::<Doorbell>()).ring() }
+}
+
+/// The fetch queue of one partition, cut off from the consumer's common queue.
+pub struct PartitionQueue {
+    queue: *mut native::rd_kafka_queue_t,
+}
+
+// SAFETY: librdkafka queues may be used from any thread; this one is only used through `&mut self`.
+unsafe impl Send for PartitionQueue {}
+
+impl PartitionQueue {
+    /// Must be called before the partition is assigned: the forwarding is sticky, so no message takes the other way.
+    pub fn open<C: ConsumerContext>(
+        consumer: &BaseConsumer<C>,
+        topic: &str,
+        partition: i32,
+        doorbell: &Arc<Doorbell>,
+    ) -> Option<Self> {
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: the client handle is valid while `consumer` is borrowed; the returned queue is owned and checked.
+        unsafe {
+            let queue =
+                native::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition);
+            if queue.is_null() {
+                return None;
+            }
+            native::rd_kafka_queue_forward(queue, ptr::null_mut());
+            // Leaked on purpose: the callback may run until the client is destroyed.
+            let opaque = Arc::into_raw(Arc::clone(doorbell)).cast_mut().cast::<c_void>();
+            native::rd_kafka_queue_cb_event_enable(queue, Some(ring), opaque);
+            Some(Self { queue })
+        }
+    }
+
+    /// Takes what is there, at most `max` messages, without waiting.
+    pub fn take(&mut self, max: usize) -> TakenMessages {
+        let mut messages: Vec<*mut native::rd_kafka_message_t> = Vec::with_capacity(max);
+        // SAFETY: the buffer has room for `max` pointers; librdkafka writes `count` of them, each owned by us from now.
+        unsafe {
+            let count = native::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), max);
+            messages.set_len(usize::try_from(count).unwrap_or(0));
+        }
+        TakenMessages::sort(messages)
+    }
+}
+
+impl Drop for PartitionQueue {
+    fn drop(&mut self) {
+        // SAFETY: the handle is owned and not used again.
+        unsafe {
+            native::rd_kafka_queue_cb_event_enable(self.queue, None, ptr::null_mut());
+            native::rd_kafka_queue_destroy(self.queue);
+        }
+    }
+}
+
+/// What a partition queue held, by kind.
+pub struct TakenMessages {
+    pub batch: MessageBatch,
+    /// Where the log ends for a committed reader, markers included.
+    pub end: Option<Offset>,
+    pub error: Option<String>,
+}
+
+impl TakenMessages {
+    fn sort(messages: Vec<*mut native::rd_kafka_message_t>) -> Self {
+        let mut taken = Self { batch: MessageBatch { messages: Vec::new() }, end: None, error: None };
+        taken.batch.messages.reserve(messages.len());
+        for message in messages {
+            // SAFETY: a valid message that we own; it is either kept by the batch or freed here.
+            unsafe {
+                match (*message).err {
+                    native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => {
+                        taken.batch.messages.push(message);
+                        continue;
+                    }
+                    native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF => {
+                        taken.end = Some(Offset((*message).offset));
+                    }
+                    error => {
+                        let text = CStr::from_ptr(native::rd_kafka_err2str(error)).to_string_lossy();
+                        taken.error = Some(text.into_owned());
+                    }
+                }
+                native::rd_kafka_message_destroy(message);
+            }
+        }
+        taken
+    }
+}
+
+/// Messages of one partition, in librdkafka's own buffers.
+pub struct MessageBatch {
+    messages: Vec<*mut native::rd_kafka_message_t>,
+}
+
+// SAFETY: the messages are owned, immutable, and may be read and freed on any thread.
+unsafe impl Send for MessageBatch {}
+
+impl MessageBatch {
+    /// Drops the messages before `offset`.
+    pub fn drop_before(&mut self, offset: Offset) {
+        self.messages.retain(|&message| {
+            // SAFETY: a valid message that we own; freed exactly when it is not retained.
+            unsafe {
+                let keep = (*message).offset >= offset.0;
+                if !keep {
+                    native::rd_kafka_message_destroy(message);
+                }
+                keep
+            }
+        });
+    }
+}
+
+/// # Safety
+/// `data` must be null or point to `length` bytes that live as long as `'a`.
+unsafe fn bytes<'a>(data: *const c_void, length: usize) -> Option<&'a [u8]> {
+    if data.is_null() {
+        return None;
+    }
+    // SAFETY: by the caller's promise.
+    Some(unsafe { slice::from_raw_parts(data.cast::<u8>(), length) })
+}
+
+impl RecordBatch for MessageBatch {
+    fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    fn record(&self, index: usize) -> SourceRecord<'_> {
+        let message = self.messages[index];
+        // SAFETY: a valid message; its key and payload live as long as the batch, which the result borrows.
+        unsafe {
+            let mut kind = native::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE;
+            let timestamp = native::rd_kafka_message_timestamp(message, &raw mut kind);
+            SourceRecord {
+                offset: Offset((*message).offset),
+                timestamp_ms: (timestamp >= 0).then_some(timestamp),
+                key: bytes((*message).key, (*message).key_len),
+                value: bytes((*message).payload, (*message).len),
+            }
+        }
+    }
+
+    fn headers(&self, index: usize) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
+        let mut found = Vec::new();
+        // SAFETY: the headers belong to the message, which outlives this call; names are NUL-terminated.
+        unsafe {
+            let mut headers = ptr::null_mut();
+            let result = native::rd_kafka_message_headers(self.messages[index], &raw mut headers);
+            if result != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return found;
+            }
+            let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
+            while native::rd_kafka_header_get_all(
+                headers,
+                found.len(),
+                &raw mut name,
+                &raw mut value,
+                &raw mut length,
+            ) == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                let value = bytes(value, length).map(<[u8]>::to_vec);
+                found.push((CStr::from_ptr(name).to_bytes().to_vec(), value));
+            }
+        }
+        found
+    }
+}
+
+impl Drop for MessageBatch {
+    fn drop(&mut self) {
+        for &message in &self.messages {
+            // SAFETY: owned, freed once.
+            unsafe { native::rd_kafka_message_destroy(message) }
+        }
+    }
+}
+
+/// A record to produce, every part of it bytes.
+pub struct NativeRecord<'a> {
+    pub topic: &'a CStr,
+    pub key: Option<&'a [u8]>,
+    pub value: Option<&'a [u8]>,
+    pub headers: &'a [(Vec<u8>, Option<Vec<u8>>)],
+}
+
+fn pointer(bytes: Option<&[u8]>) -> (*mut c_void, usize) {
+    bytes.map_or((ptr::null_mut(), 0), |bytes| (bytes.as_ptr().cast_mut().cast(), bytes.len()))
+}
+
+/// Enqueues a record on a producer; librdkafka copies all of it.
+///
+/// # Errors
+/// The code with which librdkafka refused it; nothing is enqueued then.
+pub fn produce(
+    producer: *mut native::rd_kafka_t,
+    record: &NativeRecord<'_>,
+) -> Result<(), rdkafka::types::RDKafkaErrorCode> {
+    use native::rd_kafka_vtype_t as kind;
+    let (value, value_length) = pointer(record.value);
+    let (key, key_length) = pointer(record.key);
+    // SAFETY: all pointers stay valid during the call, which copies what they point to (MSG_F_COPY); the headers are
+    // taken over on success and freed here on failure.
+    unsafe {
+        let headers = native::rd_kafka_headers_new(record.headers.len());
+        for (name, value) in record.headers {
+            let (data, length) = pointer(value.as_deref());
+            native::rd_kafka_header_add(
+                headers,
+                name.as_ptr().cast(),
+                isize::try_from(name.len()).unwrap_or(0),
+                data,
+                isize::try_from(length).unwrap_or(0),
+            );
+        }
+        let mut parts: [native::rd_kafka_vu_t; 5] = std::mem::zeroed();
+        parts[0].vtype = kind::RD_KAFKA_VTYPE_TOPIC;
+        parts[0].u.cstr = record.topic.as_ptr();
+        parts[1].vtype = kind::RD_KAFKA_VTYPE_MSGFLAGS;
+        parts[1].u.i = native::RD_KAFKA_MSG_F_COPY;
+        parts[2].vtype = kind::RD_KAFKA_VTYPE_VALUE;
+        parts[2].u.mem.ptr = value;
+        parts[2].u.mem.size = value_length;
+        parts[3].vtype = kind::RD_KAFKA_VTYPE_KEY;
+        parts[3].u.mem.ptr = key;
+        parts[3].u.mem.size = key_length;
+        parts[4].vtype = kind::RD_KAFKA_VTYPE_HEADERS;
+        parts[4].u.headers = headers;
+        let error = native::rd_kafka_produceva(producer, parts.as_ptr(), parts.len());
+        if error.is_null() {
+            return Ok(());
+        }
+        native::rd_kafka_headers_destroy(headers);
+        let code = native::rd_kafka_error_code(error);
+        native::rd_kafka_error_destroy(error);
+        Err(code.into())
+    }
+}
+
+/// The generation under which the consumer is a member of its group; negative before it joined or after it left.
+pub fn group_generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> i32 {
+    // SAFETY: the client handle is valid while `consumer` is borrowed; the metadata is owned and freed.
+    unsafe {
+        let metadata = native::rd_kafka_consumer_group_metadata(consumer.client().native_ptr());
+        if metadata.is_null() {
+            return -1;
+        }
+        let generation = native::rd_kafka_consumer_group_metadata_generation_id(metadata);
+        native::rd_kafka_consumer_group_metadata_destroy(metadata);
+        generation
+    }
+}
+
+/// End of a partition as of the last fetch answer, for the client's isolation level.
+pub fn cached_end<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &CStr, partition: i32) -> Option<Offset> {
+    let (mut low, mut high) = (0, 0);
+    // SAFETY: the client handle is valid while `consumer` is borrowed; the two integers are ours.
+    let result = unsafe {
+        native::rd_kafka_get_watermark_offsets(
+            consumer.client().native_ptr(),
+            topic.as_ptr(),
+            partition,
+            &raw mut low,
+            &raw mut high,
+        )
+    };
+    (result == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(Offset(high))
+}
+
+/// The id that the cluster gave a topic when it was created.
+///
+/// # Errors
+/// A text: no answer in time, no such topic, or no right to describe it.
+pub fn topic_id<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    topic: &CStr,
+    timeout: Duration,
+) -> Result<String, String> {
+    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+    let client = consumer.client().native_ptr();
+    // SAFETY: every handle made here is freed here, after its last use; results are read before their event is freed.
+    unsafe {
+        let queue = native::rd_kafka_queue_new(client);
+        let options = native::rd_kafka_AdminOptions_new(
+            client,
+            native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+        );
+        let mut names = [topic.as_ptr()];
+        let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
+        native::rd_kafka_DescribeTopics(client, topics, options, queue);
+        let event = native::rd_kafka_queue_poll(queue, timeout_ms);
+        let result = if event.is_null() { Err("no answer in time".to_owned()) } else { described_id(event) };
+        if !event.is_null() {
+            native::rd_kafka_event_destroy(event);
+        }
+        native::rd_kafka_TopicCollection_destroy(topics);
+        native::rd_kafka_AdminOptions_destroy(options);
+        native::rd_kafka_queue_destroy(queue);
+        result
+    }
+}
+
+/// # Safety
+/// `event` must be a live event that answers `rd_kafka_DescribeTopics`.
+unsafe fn described_id(event: *mut native::rd_kafka_event_t) -> Result<String, String> {
+    // SAFETY: by the caller's promise; every pointer read belongs to the event and is checked for null.
+    unsafe {
+        let code = native::rd_kafka_event_error(event);
+        if code != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return Err(CStr::from_ptr(native::rd_kafka_event_error_string(event)).to_string_lossy().into_owned());
+        }
+        let result = native::rd_kafka_event_DescribeTopics_result(event);
+        let mut count = 0;
+        let topics = native::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
+        if topics.is_null() || count == 0 {
+            return Err("the topic is not described".to_owned());
+        }
+        let error = native::rd_kafka_TopicDescription_error(*topics);
+        if !error.is_null() {
+            let code = native::rd_kafka_error_code(error);
+            if code != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+                return Err(CStr::from_ptr(native::rd_kafka_error_string(error)).to_string_lossy().into_owned());
+            }
+        }
+        let id = native::rd_kafka_TopicDescription_topic_id(*topics);
+        let text = native::rd_kafka_Uuid_base64str(id);
+        Ok(CStr::from_ptr(text).to_string_lossy().into_owned())
+    }
+}

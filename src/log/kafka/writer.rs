@@ -1,0 +1,208 @@
+//! The transactional producer, from its first fencing to its replacement.
+
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::topic_partition_list::Offset as ListOffset;
+
+use crate::clock;
+use crate::log::kafka::classify;
+use crate::log::kafka::membership::{Membership, WriterContext};
+use crate::log::kafka::native::{NativeRecord, group_generation, produce};
+use crate::log::kafka::settings::KafkaSettings;
+use crate::protocol::cycle::{OffsetCommit, Outcome};
+use crate::protocol::output::{Destination, OutputRecord};
+
+/// How long one attempt to settle the predecessor may take before the I/O thread looks around again.
+const INIT_ATTEMPT: Duration = Duration::from_secs(5);
+const POLL_PAUSE: Duration = Duration::from_micros(200);
+
+/// See the module head.
+pub struct Writer {
+    settings: KafkaSettings,
+    message_max_bytes: usize,
+    topics: [CString; 3],
+    producer: Option<BaseProducer<WriterContext>>,
+}
+
+impl Writer {
+    /// Does not connect yet.
+    ///
+    /// # Errors
+    /// When a topic name holds a NUL character.
+    pub fn new(settings: KafkaSettings, message_max_bytes: usize) -> Result<Self, std::ffi::NulError> {
+        let topics = [
+            CString::new(settings.alerts_topic.as_str())?,
+            CString::new(settings.late_topic.as_str())?,
+            CString::new(settings.dead_letter_topic.as_str())?,
+        ];
+        Ok(Self { settings, message_max_bytes, topics, producer: None })
+    }
+
+    /// Drops the producer and makes a new one. Its `init_transactions` aborts or completes whatever the old one left,
+    /// and fences every request of it that is still on its way.
+    pub fn replace(&mut self) -> Outcome {
+        self.producer = None;
+        let config = self.settings.producer(self.message_max_bytes);
+        let producer: BaseProducer<WriterContext> = match config.create_with_context(WriterContext::default()) {
+            Ok(producer) => producer,
+            Err(error) => return Outcome::Doubtful(format!("producer: {error}")),
+        };
+        match producer.init_transactions(INIT_ATTEMPT) {
+            Ok(()) => {
+                self.producer = Some(producer);
+                Outcome::Done
+            }
+            Err(error) => match classify::transaction_error(&error) {
+                Outcome::Fenced(why) => Outcome::Fenced(why),
+                _ => Outcome::Doubtful(format!("init_transactions: {error}")),
+            },
+        }
+    }
+
+    pub fn begin(&mut self) -> Outcome {
+        self.with(|producer, _| {
+            producer.context().reset();
+            producer.producer().begin_transaction().map_or_else(|error| classify::transaction_error(&error), |()| Outcome::Done)
+        })
+    }
+
+    /// Enqueues the outputs and waits until all of them are acknowledged: a commit that finds some of them on their
+    /// way would wait for them in steps of 100 ms.
+    pub fn produce(&mut self, outputs: &[Arc<OutputRecord>]) -> Outcome {
+        let deadline = clock::monotonic() + self.settings.transaction_timeout;
+        let topics = self.topics.clone();
+        self.with(|writer, _| {
+            let producer = writer.producer();
+            for output in outputs {
+                let topic = match output.destination {
+                    Destination::Alerts => &topics[0],
+                    Destination::Late => &topics[1],
+                    Destination::DeadLetter => &topics[2],
+                };
+                let record = NativeRecord {
+                    topic,
+                    key: output.key.as_deref(),
+                    value: output.value.as_deref(),
+                    headers: &output.headers,
+                };
+                if let Err(failure) = enqueue(producer, &record, deadline) {
+                    return failure;
+                }
+            }
+            drain(producer, deadline)
+        })
+    }
+
+    /// Adds the consumed offsets to the transaction. The generation is checked just before: the broker accepts the
+    /// offsets of somebody who is no member at all, unfenced.
+    pub fn send_offsets(&mut self, commits: &[OffsetCommit], consumer: &BaseConsumer<Membership>) -> Outcome {
+        let timeout = self.settings.transaction_timeout;
+        let topic = self.settings.topic.clone();
+        self.with(|writer, _| {
+            if group_generation(consumer) < 0 {
+                return Outcome::Abortable("not a member of the group at the moment".to_owned());
+            }
+            let Some(group) = consumer.group_metadata() else {
+                return Outcome::Abortable("the group is not known yet".to_owned());
+            };
+            let mut offsets = TopicPartitionList::with_capacity(commits.len());
+            for commit in commits {
+                let mut element = offsets.add_partition(&topic, commit.partition.0);
+                if element.set_offset(ListOffset::Offset(commit.offset.0)).is_err() {
+                    return Outcome::Doubtful(format!("offset {} cannot be committed", commit.offset));
+                }
+                element.set_metadata(&commit.metadata);
+            }
+            let sent = writer.producer().send_offsets_to_transaction(&offsets, &group, timeout);
+            sent.map_or_else(|error| classify::transaction_error(&error), |()| Outcome::Done)
+        })
+    }
+
+    pub fn commit(&mut self) -> Outcome {
+        let timeout = self.settings.transaction_timeout;
+        self.with(|writer, _| match writer.producer().commit_transaction(timeout) {
+            Ok(()) => {
+                // Errors that arose during the commit wait in the event queue; one poll serves one event.
+                for _ in 0..writer.producer().in_flight_count().clamp(1, 64) {
+                    writer.producer().poll(Duration::ZERO);
+                }
+                writer.context().disturbance().map_or(Outcome::Done, Outcome::DoneDisturbed)
+            }
+            Err(error) => classify::transaction_error(&error),
+        })
+    }
+
+    pub fn abort(&mut self) -> Outcome {
+        let timeout = self.settings.transaction_timeout;
+        self.with(|writer, _| {
+            let producer = writer.producer();
+            producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+            let deadline = clock::monotonic() + Duration::from_secs(2);
+            while producer.in_flight_count() > 0 && clock::monotonic() < deadline {
+                producer.poll(Duration::ZERO);
+                std::thread::sleep(POLL_PAUSE);
+            }
+            producer.abort_transaction(timeout).map_or_else(|error| Outcome::Doubtful(error.to_string()), |()| Outcome::Done)
+        })
+    }
+
+    fn with(&mut self, act: impl FnOnce(&Held<'_>, &KafkaSettings) -> Outcome) -> Outcome {
+        match &self.producer {
+            Some(producer) => act(&Held(producer), &self.settings),
+            None => Outcome::Doubtful("there is no producer".to_owned()),
+        }
+    }
+}
+
+struct Held<'a>(&'a BaseProducer<WriterContext>);
+
+impl Held<'_> {
+    fn producer(&self) -> &BaseProducer<WriterContext> {
+        self.0
+    }
+
+    fn context(&self) -> &WriterContext {
+        self.0.client().context()
+    }
+}
+
+/// Enqueues one record; waits while the client's own queue is full.
+fn enqueue(
+    producer: &BaseProducer<WriterContext>,
+    record: &NativeRecord<'_>,
+    deadline: Instant,
+) -> Result<(), Outcome> {
+    loop {
+        match produce(producer.client().native_ptr(), record) {
+            Ok(()) => return Ok(()),
+            Err(rdkafka::types::RDKafkaErrorCode::QueueFull) if clock::monotonic() < deadline => {
+                producer.poll(Duration::ZERO);
+                std::thread::sleep(POLL_PAUSE);
+            }
+            // librdkafka does not count a refused record as a failure of the transaction: it must be given up here.
+            Err(code) => return Err(Outcome::Abortable(format!("produce: {code}"))),
+        }
+    }
+}
+
+/// Serves delivery reports until every record is acknowledged.
+fn drain(producer: &BaseProducer<WriterContext>, deadline: Instant) -> Outcome {
+    while producer.in_flight_count() > 0 {
+        producer.poll(Duration::ZERO);
+        if producer.in_flight_count() == 0 {
+            break;
+        }
+        if clock::monotonic() >= deadline {
+            return Outcome::Abortable("the outputs were not acknowledged in time".to_owned());
+        }
+        std::thread::sleep(POLL_PAUSE);
+    }
+    producer.client().context().delivery_failure().map_or(Outcome::Done, |why| {
+        Outcome::Abortable(format!("an output was not delivered: {why}"))
+    })
+}

@@ -1,0 +1,369 @@
+//! How a partition begins: from what the group, the log and the local snapshot say, decide where to start, or refuse.
+//!
+//! The rule behind every case: rather refuse than guess. A window open at the committed offset c has all its records at
+//! or behind the horizon; an effect that the database has not acknowledged has all its records at or behind the
+//! statistics horizon; everything else is closed and safe. So a start at the smaller of the two, or at a snapshot
+//! between them and c, rebuilds exactly the state of the uninterrupted run.
+
+use std::fmt;
+
+use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::rule::{Parameters, Rule, RuleHistory, RuleVersion};
+use crate::domain::time::Watermark;
+use crate::domain::window::Position;
+use crate::protocol::metadata::{DecidedWith, LogIdentity, Metadata, MetadataError, SEMANTICS};
+
+/// Where a group that has never committed begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstStart {
+    Earliest,
+    Latest,
+}
+
+/// What a stored snapshot says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct SnapshotHead {
+    pub through: Offset,
+    pub identity: LogIdentity,
+    pub decided_with: DecidedWith,
+    pub orders: bool,
+}
+
+/// Everything that is known of a partition when it is assigned.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    pub partition: PartitionId,
+    /// The committed offset and its metadata; `None` when the group has never committed this partition.
+    pub committed: Option<(Offset, Result<Metadata, MetadataError>)>,
+    /// `partitions_at_first_start` of any other partition of the group.
+    pub group_began_with: Option<i32>,
+    pub log_start: Offset,
+    pub log_end: Offset,
+    pub identity: LogIdentity,
+    pub partitions: i32,
+    pub snapshot: Option<SnapshotHead>,
+    /// `order_stats_progress` of the partition, as far as the database could be asked.
+    pub statistics_progress: Option<Offset>,
+}
+
+/// The parameters of this run, as configured.
+#[derive(Debug, Clone)]
+pub struct Configured {
+    pub rules: Vec<Rule>,
+    pub out_of_orderness: crate::domain::duration::Millis,
+    pub max_future_skew: crate::domain::duration::Millis,
+    pub statistics: bool,
+    pub orders: bool,
+    pub first_start: FirstStart,
+}
+
+/// How to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Start {
+    /// The committed offset: outputs of records before it are in the log already and must be suppressed.
+    pub committed: Offset,
+    /// The first record to read, and the watermark just before it (unused with a snapshot, which knows its own).
+    pub from: Position,
+    pub final_through: Watermark,
+    pub source: StartSource,
+    pub parameters: Parameters,
+    pub partitions_at_first_start: i32,
+    /// When the covering commit was made; the read-back begins there.
+    pub committed_at_ms: Option<i64>,
+    /// Minutes that start at or before this cannot be complete: the log no longer holds all their records.
+    pub statistics_gap: Option<Watermark>,
+    pub remark: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartSource {
+    /// Never committed: the start must be committed, with metadata, before the first record is read.
+    First,
+    /// Empty state at the horizon.
+    Horizon,
+    Snapshot,
+}
+
+/// Going on would lose or repeat data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    OffsetsGone { known_by: &'static str, through: Offset },
+    Metadata { committed: Offset, error: MetadataError },
+    IdentityChanged { what: &'static str, then: String, now: String },
+    LogTruncated { needed: Offset, log_start: Offset },
+    LogShorter { committed: Offset, log_end: Offset },
+    SnapshotAhead { snapshot: Offset, committed: Offset },
+    ParametersChanged { what: String },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OffsetsGone { known_by, through } => {
+                write!(f, "the group's committed offset is gone, but {known_by} knows the partition up to offset {through}")
+            }
+            Self::Metadata { committed, error } => write!(f, "committed offset {committed}: {error}"),
+            Self::IdentityChanged { what, then, now } => {
+                write!(f, "the committed offset belongs to another {what}: committed for {then}, connected to {now}")
+            }
+            Self::LogTruncated { needed, log_start } => {
+                write!(f, "the topic no longer holds records from offset {needed} on; it begins at {log_start}")
+            }
+            Self::LogShorter { committed, log_end } => {
+                write!(f, "the committed offset {committed} is behind the end of the log, {log_end}")
+            }
+            Self::SnapshotAhead { snapshot, committed } => {
+                write!(f, "the local snapshot, at offset {snapshot}, is ahead of the committed offset {committed}")
+            }
+            Self::ParametersChanged { what } => write!(f, "the configuration changed what the state depends on: {what}"),
+        }
+    }
+}
+
+impl Refusal {
+    /// A short name that stays the same between versions, for status and alarms.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::OffsetsGone { .. } => "offsets_gone",
+            Self::Metadata { .. } => "metadata_unusable",
+            Self::IdentityChanged { .. } => "identity_changed",
+            Self::LogTruncated { .. } => "log_truncated",
+            Self::LogShorter { .. } => "log_shorter",
+            Self::SnapshotAhead { .. } => "snapshot_ahead",
+            Self::ParametersChanged { .. } => "parameters_changed",
+        }
+    }
+
+    /// What the operator can do.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::OffsetsGone { .. } => {
+                "restore the group's offsets, or, to start anew and accept that alerts repeat, move instance.state_dir \
+                 away, empty the statistics schema and choose a new source.group"
+            }
+            Self::Metadata { .. } => {
+                "source.group was used by another program or version: choose a source.group of its own, or run the \
+                 version that wrote it"
+            }
+            Self::IdentityChanged { .. } => {
+                "connect to the cluster and topic that the group belongs to, or choose a new source.group and state_dir"
+            }
+            Self::LogTruncated { .. } | Self::LogShorter { .. } => {
+                "restore the topic, or accept the loss: choose a new source.group and state_dir"
+            }
+            Self::SnapshotAhead { .. } => {
+                "the group's offsets were set back: restore them, or move instance.state_dir away to replay from the log"
+            }
+            Self::ParametersChanged { .. } => "put the former values back, or choose a new source.group and state_dir",
+        }
+    }
+}
+
+/// Decides how a partition begins.
+///
+/// # Errors
+/// A [`Refusal`] when no start would be exact.
+pub fn decide(facts: &Facts, configured: &Configured) -> Result<Start, Refusal> {
+    match &facts.committed {
+        None => first_start(facts, configured),
+        Some((committed, Ok(metadata))) => resume(facts, configured, *committed, metadata),
+        Some((committed, Err(error))) => Err(Refusal::Metadata { committed: *committed, error: error.clone() }),
+    }
+}
+
+fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal> {
+    if let Some(snapshot) = &facts.snapshot {
+        return Err(Refusal::OffsetsGone { known_by: "a local snapshot", through: snapshot.through });
+    }
+    if let Some(through) = facts.statistics_progress {
+        return Err(Refusal::OffsetsGone { known_by: "order_stats_progress", through });
+    }
+    let began_with = facts.group_began_with.unwrap_or(facts.partitions);
+    let is_added = facts.partition.0 >= began_with;
+    let start = match configured.first_start {
+        FirstStart::Latest if !is_added => facts.log_end,
+        _ => facts.log_start,
+    };
+    let remark = is_added.then(|| {
+        format!("partition {} was added to the topic: read from its beginning; users may have moved", facts.partition)
+    });
+    Ok(Start {
+        committed: start,
+        from: Position { offset: start, watermark: Watermark::NONE },
+        final_through: Watermark::NONE,
+        source: StartSource::First,
+        parameters: starting_parameters(configured, start),
+        partitions_at_first_start: began_with,
+        committed_at_ms: None,
+        statistics_gap: None,
+        remark,
+    })
+}
+
+fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &Metadata) -> Result<Start, Refusal> {
+    check_identity(&metadata.identity, &facts.identity)?;
+    if facts.log_end < committed {
+        return Err(Refusal::LogShorter { committed, log_end: facts.log_end });
+    }
+    let parameters = resumed_parameters(configured, &metadata.decided_with, committed)?;
+    let start = Start {
+        committed,
+        from: metadata.horizon.min(metadata.statistics_horizon),
+        final_through: metadata.final_through,
+        source: StartSource::Horizon,
+        parameters,
+        partitions_at_first_start: metadata.partitions_at_first_start,
+        committed_at_ms: Some(metadata.committed_at_ms),
+        statistics_gap: None,
+        remark: None,
+    };
+    if let Some(snapshot) = &facts.snapshot {
+        if snapshot.through > committed {
+            return Err(Refusal::SnapshotAhead { snapshot: snapshot.through, committed });
+        }
+        if snapshot_serves(snapshot, facts, configured, metadata, &start) {
+            let from = Position { offset: snapshot.through, watermark: Watermark::NONE };
+            return Ok(Start { from, source: StartSource::Snapshot, ..start });
+        }
+    }
+    if facts.log_start <= start.from.offset {
+        return Ok(start);
+    }
+    if facts.log_start <= metadata.horizon.offset {
+        return Ok(without_lost_statistics(start, metadata, facts, configured));
+    }
+    Err(Refusal::LogTruncated { needed: metadata.horizon.offset, log_start: facts.log_start })
+}
+
+/// Only statistics would need the records that are gone: alerts go on, and the gap is reported. A minute whose start is
+/// at or before the highest event time seen before the new start may have lost records; later ones cannot have.
+fn without_lost_statistics(start: Start, metadata: &Metadata, facts: &Facts, configured: &Configured) -> Start {
+    let from = metadata.horizon;
+    let highest_before = Watermark(from.watermark.0.saturating_add(configured.out_of_orderness.0));
+    let remark = format!(
+        "order statistics of partition {} are incomplete for minutes up to {highest_before}: the topic begins at offset \
+         {}, but records from {} on were not yet in the database; reconcile from another source",
+        facts.partition, facts.log_start, metadata.statistics_horizon.offset
+    );
+    Start { from, statistics_gap: Some(highest_before), remark: Some(remark), ..start }
+}
+
+fn snapshot_serves(
+    snapshot: &SnapshotHead,
+    facts: &Facts,
+    configured: &Configured,
+    metadata: &Metadata,
+    start: &Start,
+) -> bool {
+    snapshot.identity == facts.identity
+        && snapshot.through >= start.from.offset
+        && snapshot.through >= facts.log_start
+        && snapshot.orders == configured.orders
+        && same_shape(&snapshot.decided_with, &metadata.decided_with)
+}
+
+/// Whether two runs keep the same kind of state: thresholds and severities may differ.
+fn same_shape(a: &DecidedWith, b: &DecidedWith) -> bool {
+    let shape = |decided: &DecidedWith| {
+        let rules: Vec<_> = decided.rules.iter().map(|rule| (rule.id.clone(), rule.window)).collect();
+        (decided.semantics, decided.out_of_orderness, decided.max_future_skew, decided.statistics, rules)
+    };
+    shape(a) == shape(b)
+}
+
+fn check_identity(then: &LogIdentity, now: &LogIdentity) -> Result<(), Refusal> {
+    let changed = |what, then: &str, now: &str| {
+        Err(Refusal::IdentityChanged { what, then: then.to_owned(), now: now.to_owned() })
+    };
+    if then.cluster_id != now.cluster_id {
+        return changed("cluster", &then.cluster_id, &now.cluster_id);
+    }
+    if then.topic_id != now.topic_id {
+        return changed("topic of the same name", &then.topic_id, &now.topic_id);
+    }
+    if then.group != now.group {
+        return changed("group", &then.group, &now.group);
+    }
+    Ok(())
+}
+
+fn starting_parameters(configured: &Configured, from: Offset) -> Parameters {
+    Parameters {
+        rules: configured.rules.iter().map(|rule| RuleHistory::starting(rule.clone(), from)).collect(),
+        out_of_orderness: configured.out_of_orderness,
+        max_future_skew: configured.max_future_skew,
+        statistics: configured.statistics,
+        orders: configured.orders,
+    }
+}
+
+/// The rules of this run with the versions that decided the records before `committed`.
+fn resumed_parameters(configured: &Configured, then: &DecidedWith, committed: Offset) -> Result<Parameters, Refusal> {
+    let refuse = |what: String| Err(Refusal::ParametersChanged { what });
+    if then.semantics != SEMANTICS {
+        return refuse(format!("semantics version {} became {SEMANTICS}", then.semantics));
+    }
+    if then.out_of_orderness != configured.out_of_orderness {
+        let (was, is) = (then.out_of_orderness.0, configured.out_of_orderness.0);
+        return refuse(format!("time.out_of_orderness was {was} ms, is {is} ms"));
+    }
+    if then.max_future_skew != configured.max_future_skew {
+        let (was, is) = (then.max_future_skew.0, configured.max_future_skew.0);
+        return refuse(format!("time.max_future_skew was {was} ms, is {is} ms"));
+    }
+    if then.statistics != configured.statistics {
+        return refuse(format!("stats.enabled was {}, is {}", then.statistics, configured.statistics));
+    }
+    if let Some(removed) = then.rules.iter().find(|old| configured.rules.iter().all(|rule| rule.id != old.id)) {
+        return refuse(format!("rule {} was removed", removed.id));
+    }
+    let mut rules = Vec::with_capacity(configured.rules.len());
+    for rule in &configured.rules {
+        let Some(old) = then.rules.iter().find(|old| old.id == rule.id) else {
+            return refuse(format!("rule {} was added", rule.id));
+        };
+        if old.window != rule.window {
+            return refuse(format!("rule {}: window was {} ms, is {} ms", rule.id, old.window.0, rule.window.0));
+        }
+        rules.push(resumed_rule(rule, &old.window_text, &old.versions, committed)?);
+    }
+    Ok(Parameters {
+        rules,
+        out_of_orderness: configured.out_of_orderness,
+        max_future_skew: configured.max_future_skew,
+        statistics: configured.statistics,
+        orders: configured.orders,
+    })
+}
+
+fn resumed_rule(
+    rule: &Rule,
+    window_text_then: &str,
+    versions_then: &[RuleVersion],
+    committed: Offset,
+) -> Result<RuleHistory, Refusal> {
+    let refuse = |what: String| Err(Refusal::ParametersChanged { what });
+    let Some(last) = versions_then.last() else { return refuse(format!("rule {} has no known version", rule.id)) };
+    if rule.version < last.version {
+        return refuse(format!("rule {}: version went back from {} to {}", rule.id, last.version, rule.version));
+    }
+    let same_content = rule.max_transactions == last.max_transactions
+        && rule.severity == last.severity
+        && rule.window_text == window_text_then;
+    let mut versions = versions_then.to_vec();
+    if rule.version == last.version {
+        if !same_content {
+            return refuse(format!("rule {}: other content under the same version {}", rule.id, rule.version));
+        }
+    } else {
+        versions.push(RuleVersion {
+            from: committed,
+            version: rule.version,
+            max_transactions: rule.max_transactions,
+            severity: rule.severity,
+        });
+    }
+    Ok(RuleHistory::with_versions(rule.clone(), versions))
+}
