@@ -22,6 +22,7 @@ libs="${XDG_CACHE_HOME:-$HOME/.cache}/tallyguard/kafka-4.1.1/libs"
 read -r -a java_opts <<<"${TALLYGUARD_BROKER_JAVA_OPTS:--Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1 -Xshare:auto}"
 logging=(-Dorg.slf4j.simpleLogger.defaultLogLevel=warn -Dorg.slf4j.simpleLogger.showDateTime=true)
 
+# A short broker session: after a hard kill the controller refuses the new process until the old one's session is over.
 # Records may carry any timestamp, so none is too far ahead and none is so old that retention takes it; a topic's own
 # settings override both.
 config="$dir/server.properties"
@@ -40,6 +41,8 @@ auto.create.topics.enable=false
 num.network.threads=2
 num.io.threads=4
 num.recovery.threads.per.data.dir=2
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
 offsets.topic.num.partitions=4
 offsets.topic.replication.factor=1
 transaction.state.log.num.partitions=4

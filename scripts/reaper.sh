@@ -7,22 +7,31 @@
 #
 # Lines: `watch PID`, `forget PID` (it has been waited for), `remove DIR`, `keep DIR` (it has been removed).
 set -u
-declare -A processes=() folders=()
+# What ends the owner at the terminal must not end this.
+trap '' INT TERM HUP
 
-while IFS=' ' read -r verb subject; do
-  case "$verb" in
-    watch) processes["$subject"]=1 ;;
-    forget) unset "processes[$subject]" ;;
-    remove) folders["$subject"]=1 ;;
-    keep) unset "folders[$subject]" ;;
-  esac
-done
+reap_after_the_owner() {
+  local verb subject pid folder
+  local -A processes=() folders=()
 
-for pid in "${!processes[@]}"; do kill -9 "$pid" 2>/dev/null; done
-for pid in "${!processes[@]}"; do
-  for _ in {1..100}; do
-    kill -0 "$pid" 2>/dev/null || break
-    sleep 0.05
+  while IFS=' ' read -r verb subject; do
+    case "$verb" in
+      watch) processes["$subject"]=1 ;;
+      forget) unset "processes[$subject]" ;;
+      remove) folders["$subject"]=1 ;;
+      keep) unset "folders[$subject]" ;;
+    esac
   done
-done
-for folder in "${!folders[@]}"; do rm -rf -- "$folder"; done
+
+  for pid in "${!processes[@]}"; do kill -9 "$pid" 2>/dev/null; done
+  for pid in "${!processes[@]}"; do
+    for _ in {1..100}; do
+      kill -0 "$pid" 2>/dev/null || break
+      sleep 0.05
+    done
+  done
+  for folder in "${!folders[@]}"; do rm -rf -- "$folder"; done
+}
+
+# Bash reads a script while it runs it; called on one line with the exit, this one may be edited meanwhile.
+reap_after_the_owner; exit

@@ -209,6 +209,46 @@ fn a_configuration_says_what_it_was_told() {
 }
 
 #[test]
+fn a_child_process_tells_how_it_ended_and_a_frozen_one_can_still_be_killed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("log");
+    let spawn = |script: &str| support::GuardedChild::spawn(Command::new("bash").args(["-c", script]), &log);
+    let code = |child: &mut support::GuardedChild| child.wait(PATIENCE).map(support::process::exit_code);
+
+    assert_eq!(code(&mut spawn("echo said; exit 3")), Some(3));
+    assert_eq!(fs::read_to_string(&log).expect("the log"), "said\n");
+
+    let mut terminated = spawn("exec sleep 1000");
+    assert_eq!(terminated.wait(Duration::from_millis(50)), None);
+    terminated.signal(libc::SIGTERM);
+    assert_eq!(code(&mut terminated), Some(128 + libc::SIGTERM));
+
+    let mut frozen = spawn("exec sleep 1000");
+    frozen.signal(libc::SIGSTOP);
+    let pid = frozen.id().to_string();
+    drop(frozen);
+    assert!(!is_alive(&pid));
+}
+
+#[test]
+fn an_http_answer_comes_with_its_status_and_silence_is_status_0() {
+    use std::io::{Read, Write};
+
+    let listener = std::net::TcpListener::bind(("127.0.0.1", free_port())).expect("a port");
+    let port = listener.local_addr().expect("its port").port();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a request");
+        let mut request = [0; 1024];
+        let length = stream.read(&mut request).expect("a request");
+        stream.write_all(b"HTTP/1.1 503 x\r\nContent-Length: 9\r\n\r\nnot ready").expect("an answer");
+        String::from_utf8_lossy(&request[..length]).into_owned()
+    });
+    assert_eq!(support::service::http_get(port, "/readyz"), (503, "not ready".to_owned()));
+    assert!(server.join().expect("the server").starts_with("GET /readyz HTTP/1.1"));
+    assert_eq!(support::service::http_get(port, "/readyz").0, 0);
+}
+
+#[test]
 fn free_ports_are_not_handed_out_twice() {
     let mut ports: Vec<u16> = (0..200).map(|_| free_port()).collect();
     ports.sort_unstable();
