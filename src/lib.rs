@@ -5,6 +5,7 @@
 //! `protocol` decide and do no I/O; everything else carries their decisions out. `docs/ARCHITECTURE.md` is the map.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod domain;
 pub mod engine;

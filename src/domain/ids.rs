@@ -18,9 +18,7 @@ impl fmt::Display for PartitionId {
 
 /// A position in one partition. As a record's position it names the record; as a committed or applied position it
 /// names the next record to be taken.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Offset(pub i64);
 

@@ -1,0 +1,28 @@
+# One command verifies what CI verifies: `make test`. Everything is installed on first use; see scripts/install.sh.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench fmt clean
+
+CACHE_DIR := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/tallyguard
+# Outside the tree, so that every checkout and every CI run shares one build of the dependencies.
+export CARGO_TARGET_DIR ?= $(CACHE_DIR)/target
+
+help: ## show the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+
+demo: ## a real broker and database with live traffic; alerts on the terminal (DEMO_SECONDS=30)
+	@scripts/demo.sh
+
+test: ## formatting, lints, every test; ends with one line of counts
+	@scripts/test.sh
+
+bench: ## the benchmarks
+	@scripts/install.sh build
+	@cargo bench
+
+fmt: ## format the Rust sources
+	@cargo fmt
+
+clean: ## remove the build and the downloaded broker
+	@rm -rf "$(CARGO_TARGET_DIR)" "$(CACHE_DIR)/kafka-"*
