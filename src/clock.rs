@@ -4,6 +4,7 @@
 //! It must never be called from `domain` or `protocol`: there time is an input, so that a replay and a simulation decide
 //! exactly what the live run decided. `clippy.toml` forbids the functions below everywhere else.
 
+use std::sync::LazyLock;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use chrono::{DateTime, Utc};
@@ -29,6 +30,14 @@ pub fn utc_now() -> DateTime<Utc> {
 #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the monotonic clock")]
 pub fn monotonic_now() -> Instant {
     Instant::now()
+}
+
+static FIRST_ASKED: LazyLock<Instant> = LazyLock::new(monotonic_now);
+
+/// Milliseconds that never go back, since the process first asked: what the sans-IO state machines are told.
+#[must_use]
+pub fn monotonic_ms() -> u64 {
+    u64::try_from(FIRST_ASKED.elapsed().as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -240,6 +240,19 @@ impl PartitionState {
         }
     }
 
+    /// Minutes that start at or before this cannot be complete and are never written: the log no longer holds all of
+    /// their records.
+    pub fn leave_statistics_gap(&mut self, through: Watermark) {
+        if let Some(statistics) = &mut self.statistics {
+            statistics.incomplete_through = through;
+        }
+    }
+
+    /// The log holds no record before `end` that was not taken: what lies between are markers and aborted records.
+    pub fn skip_to(&mut self, end: Offset) {
+        self.next = self.next.max(end);
+    }
+
     #[must_use]
     pub fn next(&self) -> Offset {
         self.next

@@ -40,6 +40,8 @@ pub struct StatisticsState {
     pub keeps_orders: bool,
     /// Every effect of the records before this position is acknowledged.
     pub acknowledged: Position,
+    /// Minutes that start at or before this have lost records and are never written.
+    pub incomplete_through: Watermark,
     /// The flush that is on its way.
     pub in_flight: Option<Position>,
     /// Its orders, kept for snapshots until it is acknowledged.
@@ -54,6 +56,7 @@ impl StatisticsState {
             orders: HashMap::new(),
             keeps_orders,
             acknowledged,
+            incomplete_through: Watermark::NONE,
             in_flight: None,
             orders_in_flight: Vec::new(),
         }
@@ -96,6 +99,10 @@ impl StatisticsState {
         }
         let mut rows = Vec::new();
         for minute in &mut self.minutes {
+            if minute.start.0 <= self.incomplete_through.0 {
+                minute.unflushed.clear();
+                continue;
+            }
             for key in minute.unflushed.drain(..) {
                 if let Some(state) = minute.rows.get_mut(&key) {
                     state.unflushed = false;

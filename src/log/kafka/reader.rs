@@ -279,12 +279,12 @@ fn drain(
     waiting: &mut HashSet<i32>,
     visit: &mut impl FnMut(&rdkafka::message::BorrowedMessage<'_>) -> Option<()>,
 ) -> Result<(), String> {
-    let mut quiet_since = clock::monotonic();
+    let mut quiet_since = clock::monotonic_now();
     while !waiting.is_empty() {
         match client.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => {
                 visit(&message);
-                quiet_since = clock::monotonic();
+                quiet_since = clock::monotonic_now();
             }
             // Every end that was asked for is decided, so the first end of partition lies at or behind it.
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -302,14 +302,14 @@ fn drain(
 
 /// Waits until no undecided transaction is left before `end`.
 fn await_decided(client: &Client, topic: &str, partition: i32, end: i64) -> Result<(), String> {
-    let deadline: Instant = clock::monotonic() + CALL_TIMEOUT;
+    let deadline: Instant = clock::monotonic_now() + CALL_TIMEOUT;
     loop {
         let bounds = client.fetch_watermarks(topic, partition, CALL_TIMEOUT);
         let (_, stable) = bounds.map_err(|error| format!("stable end of {topic}-{partition}: {error}"))?;
         if stable >= end {
             return Ok(());
         }
-        if clock::monotonic() >= deadline {
+        if clock::monotonic_now() >= deadline {
             return Err(format!("{topic}-{partition} is held back by an undecided transaction at offset {stable}"));
         }
         std::thread::sleep(Duration::from_millis(10));

@@ -74,7 +74,7 @@ impl Writer {
     /// Enqueues the outputs and waits until all of them are acknowledged: a commit that finds some of them on their
     /// way would wait for them in steps of 100 ms.
     pub fn produce(&mut self, outputs: &[Arc<OutputRecord>]) -> Outcome {
-        let deadline = clock::monotonic() + self.settings.transaction_timeout;
+        let deadline = clock::monotonic_now() + self.settings.transaction_timeout;
         let topics = self.topics.clone();
         self.with(|writer, _| {
             let producer = writer.producer();
@@ -142,8 +142,8 @@ impl Writer {
         self.with(|writer, _| {
             let producer = writer.producer();
             producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
-            let deadline = clock::monotonic() + Duration::from_secs(2);
-            while producer.in_flight_count() > 0 && clock::monotonic() < deadline {
+            let deadline = clock::monotonic_now() + Duration::from_secs(2);
+            while producer.in_flight_count() > 0 && clock::monotonic_now() < deadline {
                 producer.poll(Duration::ZERO);
                 std::thread::sleep(POLL_PAUSE);
             }
@@ -180,7 +180,7 @@ fn enqueue(
     loop {
         match produce(producer.client().native_ptr(), record) {
             Ok(()) => return Ok(()),
-            Err(rdkafka::types::RDKafkaErrorCode::QueueFull) if clock::monotonic() < deadline => {
+            Err(rdkafka::types::RDKafkaErrorCode::QueueFull) if clock::monotonic_now() < deadline => {
                 producer.poll(Duration::ZERO);
                 std::thread::sleep(POLL_PAUSE);
             }
@@ -197,7 +197,7 @@ fn drain(producer: &BaseProducer<WriterContext>, deadline: Instant) -> Outcome {
         if producer.in_flight_count() == 0 {
             break;
         }
-        if clock::monotonic() >= deadline {
+        if clock::monotonic_now() >= deadline {
             return Outcome::Abortable("the outputs were not acknowledged in time".to_owned());
         }
         std::thread::sleep(POLL_PAUSE);

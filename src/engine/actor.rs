@@ -1,0 +1,235 @@
+//! The partition actor: hosts the user actors of one partition and applies its records, batch by batch.
+//!
+//! It answers every batch with exactly one [`Applied`], so that the I/O thread can count credits. Outputs of records
+//! before the committed offset are dropped here: they are in the log already.
+
+use std::sync::Arc;
+
+use actix::{Actor, ActorContext, Context, Handler, Message};
+use crossbeam_channel::Sender;
+
+use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::partition::{Outcome, Output, PartitionState};
+use crate::domain::snapshot::StateDelta;
+use crate::domain::statistics::StatisticsFlush;
+use crate::engine::outputs::OutputEncoder;
+use crate::engine::supervisor::Supervisor;
+use crate::log::RecordBatch;
+use crate::log::kafka::Doorbell;
+use crate::protocol::output::Effects;
+
+/// Which assignment of a partition a message belongs to: answers of a former one are ignored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Epoch(pub u64);
+
+/// Records of a batch by outcome.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub counted: u64,
+    pub duplicate: u64,
+    pub late: u64,
+    pub dead_letter: u64,
+    pub replayed: u64,
+    pub key_mismatch: u64,
+}
+
+/// What the actor says after a batch.
+pub struct Applied {
+    pub effects: Option<Effects>,
+    pub counts: Counts,
+    pub records: usize,
+    pub next: Offset,
+    pub watermark_ms: i64,
+    pub open_users: usize,
+    pub pending_statistics: usize,
+    /// First key mismatch of the batch, for the log.
+    pub mismatch_at: Option<Offset>,
+}
+
+/// What a partition actor tells the I/O thread.
+pub enum Report {
+    Applied(Applied),
+    Flush(Option<StatisticsFlush>),
+    Snapshot { delta: StateDelta, through: Offset },
+    /// The effects of acknowledged statistics on the commit metadata.
+    Acknowledged(Effects),
+}
+
+/// A report and where it comes from.
+pub struct FromActor {
+    pub partition: PartitionId,
+    pub epoch: Epoch,
+    pub report: Report,
+}
+
+/// Records to apply; `end` is the position behind the last record of the log when the batch reaches it.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Apply<B: RecordBatch> {
+    pub batch: B,
+    pub end: Option<Offset>,
+}
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TakeFlush;
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FlushAcknowledged(pub Offset);
+
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct TakeSnapshot {
+    pub whole: bool,
+}
+
+/// The partition is somebody else's now.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Halt;
+
+/// See the module head.
+pub struct PartitionActor {
+    state: PartitionState,
+    encoder: OutputEncoder,
+    /// Outputs of records before this are in the log already.
+    live_from: Offset,
+    epoch: Epoch,
+    reports: Sender<FromActor>,
+    doorbell: Arc<Doorbell>,
+    supervisor: Supervisor,
+    scratch: Vec<(Offset, Output)>,
+}
+
+/// Where an actor's reports go.
+#[derive(Clone)]
+pub struct ReportLine {
+    pub reports: Sender<FromActor>,
+    pub doorbell: Arc<Doorbell>,
+    pub supervisor: Supervisor,
+}
+
+impl PartitionActor {
+    #[must_use]
+    pub fn new(
+        state: PartitionState,
+        encoder: OutputEncoder,
+        live_from: Offset,
+        epoch: Epoch,
+        line: ReportLine,
+    ) -> Self {
+        let ReportLine { reports, doorbell, supervisor } = line;
+        Self { state, encoder, live_from, epoch, reports, doorbell, supervisor, scratch: Vec::new() }
+    }
+
+    fn report(&self, report: Report) {
+        let message = FromActor { partition: self.state.partition(), epoch: self.epoch, report };
+        // The channel holds more than the credits allow to be under way; a full or closed one is a defect.
+        if self.reports.try_send(message).is_err() && !self.supervisor.is_leaving() {
+            self.supervisor.fail("a partition actor could not report to the I/O thread");
+        }
+        self.doorbell.ring();
+    }
+
+    fn apply<B: RecordBatch>(&mut self, batch: &B, end: Option<Offset>) -> Applied {
+        let mut counts = Counts::default();
+        let mut outputs = Vec::new();
+        let mut mismatch_at = None;
+        for index in 0..batch.len() {
+            let record = batch.record(index);
+            if record.offset < self.state.next() {
+                continue;
+            }
+            let applied = self.state.apply(&record, &mut self.scratch);
+            if record.offset < self.live_from {
+                counts.replayed += 1;
+                self.scratch.clear();
+                continue;
+            }
+            match applied.outcome {
+                Outcome::Counted => counts.counted += 1,
+                Outcome::Duplicate => counts.duplicate += 1,
+                Outcome::Late => counts.late += 1,
+                Outcome::DeadLetter => counts.dead_letter += 1,
+            }
+            if applied.key_mismatch {
+                counts.key_mismatch += 1;
+                mismatch_at.get_or_insert(record.offset);
+            }
+            for (offset, output) in self.scratch.drain(..) {
+                outputs.push(Arc::new(self.encoder.encode(offset, output, batch, index)));
+            }
+        }
+        if let Some(end) = end {
+            self.state.skip_to(end);
+        }
+        let is_live = self.state.next() >= self.live_from;
+        Applied {
+            effects: is_live.then(|| Effects { progress: self.state.progress(), outputs }),
+            counts,
+            records: batch.len(),
+            next: self.state.next(),
+            watermark_ms: self.state.watermark().0,
+            open_users: self.state.open_users(),
+            pending_statistics: self.state.pending_statistics(),
+            mismatch_at,
+        }
+    }
+}
+
+impl Actor for PartitionActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // Bounded: the I/O thread never has more than its credits under way.
+        ctx.set_mailbox_capacity(256);
+    }
+}
+
+impl<B: RecordBatch> Handler<Apply<B>> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: Apply<B>, _ctx: &mut Self::Context) {
+        let applied = self.apply(&message.batch, message.end);
+        self.report(Report::Applied(applied));
+    }
+}
+
+impl Handler<TakeFlush> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, _message: TakeFlush, _ctx: &mut Self::Context) {
+        let flush = self.state.take_flush();
+        self.report(Report::Flush(flush));
+    }
+}
+
+impl Handler<FlushAcknowledged> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, FlushAcknowledged(through): FlushAcknowledged, _ctx: &mut Self::Context) {
+        self.state.acknowledge_flush(through);
+        if self.state.next() >= self.live_from {
+            let effects = Effects { progress: self.state.progress(), outputs: Vec::new() };
+            self.report(Report::Acknowledged(effects));
+        }
+    }
+}
+
+impl Handler<TakeSnapshot> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, message: TakeSnapshot, _ctx: &mut Self::Context) {
+        let delta = self.state.take_snapshot(message.whole);
+        self.report(Report::Snapshot { delta, through: self.state.next() });
+    }
+}
+
+impl Handler<Halt> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, _message: Halt, ctx: &mut Self::Context) {
+        ctx.stop();
+    }
+}

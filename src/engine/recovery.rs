@@ -1,0 +1,244 @@
+//! The recovery worker: finds out how an assigned partition begins, on a thread of its own, and builds its state.
+//!
+//! It may wait for a zombie's transaction to time out, or for a broker to come back; the I/O thread goes on meanwhile.
+//! What it learns is judged by [`crate::protocol::recovery::decide`]; it decides nothing itself.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::clock;
+use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::partition::PartitionState;
+use crate::engine::actor::Epoch;
+use crate::log::kafka::Doorbell;
+use crate::log::{PartitionFacts, RecoveryReader};
+use crate::protocol::cycle::ReadBackRequest;
+use crate::protocol::metadata::LogIdentity;
+use crate::protocol::output::OutputId;
+use crate::protocol::recovery::{Configured, Facts, Refusal, SnapshotHead, Start, StartSource, decide};
+use crate::state::{SnapshotStore, StoredSnapshot};
+use crate::stats::ProgressProbe;
+
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
+
+/// What the I/O thread asks for.
+pub enum Request {
+    Recover(Vec<(PartitionId, Epoch)>),
+    /// Is the log still the one that these partitions were recovered from? With their committed offsets.
+    Verify(Vec<(PartitionId, Epoch, Offset, LogIdentity)>),
+}
+
+/// What the worker answers.
+pub enum Answer {
+    Recovered { partition: PartitionId, epoch: Epoch, prepared: Box<Prepared> },
+    Refused { partition: PartitionId, epoch: Epoch, refusal: Refusal },
+    /// Not possible at the moment; the worker goes on trying.
+    Waiting { partitions: Vec<PartitionId>, why: String },
+}
+
+/// A partition ready to be read.
+pub struct Prepared {
+    pub state: PartitionState,
+    pub start: Start,
+    pub identity: LogIdentity,
+    pub written_already: HashSet<OutputId>,
+    pub began: Instant,
+}
+
+/// See the module head.
+pub struct RecoveryWorker<R> {
+    pub reader: R,
+    pub topic: Arc<str>,
+    pub configured: Configured,
+    pub store: Arc<SnapshotStore>,
+    pub progress: Option<ProgressProbe>,
+    pub requests: Receiver<Request>,
+    pub answers: Sender<Answer>,
+    pub doorbell: Arc<Doorbell>,
+}
+
+impl<R: RecoveryReader> RecoveryWorker<R> {
+    /// Serves requests until the I/O thread is gone.
+    pub fn run(mut self) {
+        while let Ok(request) = self.requests.recv() {
+            match request {
+                Request::Recover(mut wanted) => {
+                    while !wanted.is_empty() {
+                        self.recover(&mut wanted);
+                        if !wanted.is_empty() {
+                            std::thread::sleep(RETRY_PAUSE);
+                        }
+                        if self.requests.is_empty() {
+                            continue;
+                        }
+                        // A later request supersedes what it names: the partition was assigned anew.
+                        while let Ok(later) = self.requests.try_recv() {
+                            if let Request::Recover(later) = later {
+                                wanted.retain(|(old, _)| later.iter().all(|(new, _)| new != old));
+                                wanted.extend(later);
+                            }
+                        }
+                    }
+                }
+                Request::Verify(known) => self.verify(&known),
+            }
+        }
+    }
+
+    fn answer(&self, answer: Answer) {
+        // A closed channel means that the process is leaving.
+        let _ = self.answers.send(answer);
+        self.doorbell.ring();
+    }
+
+    /// Tries once; what is answered leaves `wanted`.
+    fn recover(&mut self, wanted: &mut Vec<(PartitionId, Epoch)>) {
+        let began = clock::monotonic_now();
+        let partitions: Vec<_> = wanted.iter().map(|(partition, _)| *partition).collect();
+        let facts = match self.reader.facts(&partitions) {
+            Ok(facts) => facts,
+            Err(why) => return self.answer(Answer::Waiting { partitions, why }),
+        };
+        let mut decided = Vec::new();
+        for facts in facts {
+            let Some(&(partition, epoch)) = wanted.iter().find(|(partition, _)| *partition == facts.partition) else {
+                continue;
+            };
+            let snapshot = self.load(partition);
+            match self.decide(&facts, snapshot.as_ref()) {
+                Ok(start) => decided.push((partition, epoch, facts.identity, start, snapshot)),
+                Err(refusal) => {
+                    wanted.retain(|(other, _)| *other != partition);
+                    self.answer(Answer::Refused { partition, epoch, refusal });
+                }
+            }
+        }
+        let requests: Vec<_> = decided
+            .iter()
+            .filter_map(|(partition, _, _, start, _)| {
+                Some(ReadBackRequest {
+                    partition: *partition,
+                    outputs_from: start.committed,
+                    since_ms: start.committed_at_ms?,
+                })
+            })
+            .collect();
+        let mut found = match self.reader.read_back(&requests) {
+            Ok(found) => found,
+            Err(why) => {
+                let partitions = decided.iter().map(|(partition, ..)| *partition).collect();
+                return self.answer(Answer::Waiting { partitions, why });
+            }
+        };
+        for (partition, epoch, identity, start, snapshot) in decided {
+            let read_back = found.iter_mut().find(|read_back| read_back.partition == partition);
+            let moved = read_back.as_ref().is_some_and(|read_back| read_back.committed != Some(start.committed));
+            if moved {
+                // Somebody committed in between: look again.
+                continue;
+            }
+            let written_already = read_back.map(|read_back| std::mem::take(&mut read_back.outputs));
+            let Some(state) = self.build(partition, &start, snapshot.map(|(_, stored)| stored)) else { continue };
+            wanted.retain(|(other, _)| *other != partition);
+            let prepared =
+                Prepared { state, start, identity, written_already: written_already.unwrap_or_default(), began };
+            self.answer(Answer::Recovered { partition, epoch, prepared: Box::new(prepared) });
+        }
+    }
+
+    fn decide(&self, facts: &PartitionFacts, snapshot: Option<&(SnapshotHead, StoredSnapshot)>) -> Result<Start, Refusal> {
+        let never_committed = facts.committed.is_none();
+        let progress = self.progress.as_ref().filter(|_| never_committed);
+        let facts = Facts {
+            partition: facts.partition,
+            committed: facts.committed.clone(),
+            group_began_with: facts.group_began_with,
+            log_start: facts.log_start,
+            log_end: facts.log_end,
+            identity: facts.identity.clone(),
+            partitions: facts.partitions,
+            snapshot: snapshot.map(|(head, _)| head.clone()),
+            statistics_progress: progress.and_then(|probe| probe.source_offset(facts.partition)),
+        };
+        decide(&facts, &self.configured)
+    }
+
+    /// The stored snapshot of a partition; an unusable one is dropped, because the log can rebuild it.
+    fn load(&self, partition: PartitionId) -> Option<(SnapshotHead, StoredSnapshot)> {
+        let stored = match self.store.load(partition) {
+            Ok(stored) => stored?,
+            Err(error) => {
+                self.drop_snapshot(partition, &error);
+                return None;
+            }
+        };
+        match serde_json::from_slice(&stored.header) {
+            Ok(head) => Some((head, stored)),
+            Err(error) => {
+                tracing::warn!("the snapshot of partition {partition} is of another version and is not used: {error}");
+                None
+            }
+        }
+    }
+
+    /// `None` when the snapshot turned out to be unreadable: it is dropped, and the next attempt decides without it.
+    fn build(&self, partition: PartitionId, start: &Start, snapshot: Option<StoredSnapshot>) -> Option<PartitionState> {
+        let parameters = Arc::new(start.parameters.clone());
+        if start.source == StartSource::Snapshot {
+            let stored = snapshot?;
+            let loaded = PartitionState::from_snapshot(
+                Arc::clone(&self.topic),
+                partition,
+                Arc::clone(&parameters),
+                start.from.offset,
+                start.final_through,
+                &stored.entries,
+            );
+            return loaded.map_or_else(
+                |error| {
+                    self.drop_snapshot(partition, &error);
+                    None
+                },
+                Some,
+            );
+        }
+        let mut state =
+            PartitionState::new(Arc::clone(&self.topic), partition, parameters, start.from, start.final_through);
+        if let Some(gap) = start.statistics_gap {
+            state.leave_statistics_gap(gap);
+        }
+        Some(state)
+    }
+
+    fn drop_snapshot(&self, partition: PartitionId, why: &dyn std::fmt::Display) {
+        tracing::error!("the snapshot of partition {partition} is dropped and rebuilt from the log: {why}");
+        if let Err(error) = self.store.discard(partition) {
+            tracing::error!("dropping the snapshot of partition {partition}: {error}");
+        }
+    }
+
+    /// A topic that was deleted and created again keeps its name, and the fetcher notices nothing.
+    fn verify(&mut self, known: &[(PartitionId, Epoch, Offset, LogIdentity)]) {
+        let partitions: Vec<_> = known.iter().map(|(partition, ..)| *partition).collect();
+        // Without an answer there is nothing to compare; the next round asks again.
+        let Ok(facts) = self.reader.facts(&partitions) else { return };
+        for (partition, epoch, committed, identity) in known {
+            let Some(facts) = facts.iter().find(|facts| facts.partition == *partition) else { continue };
+            let refusal = if facts.identity.topic_id != identity.topic_id {
+                Refusal::IdentityChanged {
+                    what: "topic of the same name",
+                    then: identity.topic_id.clone(),
+                    now: facts.identity.topic_id.clone(),
+                }
+            } else if facts.log_end < *committed {
+                Refusal::LogShorter { committed: *committed, log_end: facts.log_end }
+            } else {
+                continue;
+            };
+            self.answer(Answer::Refused { partition: *partition, epoch: *epoch, refusal });
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! The Kafka log: one consumer and one transactional writer, owned together by the I/O thread.
+
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+use rdkafka::topic_partition_list::Offset as ListOffset;
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::clock;
+use crate::domain::ids::{Offset, PartitionId};
+use crate::log::kafka::membership::{Membership, event_of};
+use crate::log::kafka::native::{Doorbell, MessageBatch, PartitionQueue, cached_end};
+use crate::log::kafka::reader::KafkaReader;
+use crate::log::kafka::settings::KafkaSettings;
+use crate::log::kafka::writer::Writer;
+use crate::log::{Log, LogEvent, Read, RecoveryReader};
+use crate::protocol::cycle::{Outcome, Step};
+
+/// A fenced member learns of it with its next heartbeats; they go out every second.
+const MEMBERSHIP_PROBE: Duration = Duration::from_secs(3);
+
+/// See the module head.
+pub struct KafkaLog {
+    topic: String,
+    topic_name: CString,
+    consumer: BaseConsumer<Membership>,
+    writer: Writer,
+    reader: KafkaReader,
+    doorbell: Arc<Doorbell>,
+    /// Kept for ever: the fetch queue of a partition stays cut off from the common queue.
+    queues: HashMap<PartitionId, PartitionQueue>,
+    /// Partitions that the fetcher reads, and the next record expected of each.
+    reading: HashMap<PartitionId, Offset>,
+    noted: Vec<LogEvent>,
+}
+
+impl KafkaLog {
+    /// Creates the clients and joins the group in the background; nothing is fenced or read yet.
+    ///
+    /// # Errors
+    /// When librdkafka refuses the configuration.
+    pub fn join(settings: &KafkaSettings, message_max_bytes: usize) -> anyhow::Result<Self> {
+        let doorbell = Arc::new(Doorbell::default());
+        let consumer: BaseConsumer<Membership> = settings.consumer().create_with_context(Membership::default())?;
+        consumer.subscribe(&[&settings.topic])?;
+        Ok(Self {
+            topic: settings.topic.clone(),
+            topic_name: CString::new(settings.topic.as_str())?,
+            consumer,
+            writer: Writer::new(settings.clone(), message_max_bytes)?,
+            reader: KafkaReader::new(settings.clone()),
+            doorbell,
+            queues: HashMap::new(),
+            reading: HashMap::new(),
+            noted: Vec::new(),
+        })
+    }
+
+    /// Rung by whoever has something for the I/O thread.
+    #[must_use]
+    pub fn doorbell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.doorbell)
+    }
+
+    fn list(&self, partitions: &[PartitionId]) -> TopicPartitionList {
+        let mut list = TopicPartitionList::with_capacity(partitions.len());
+        for partition in partitions {
+            list.add_partition(&self.topic, partition.0);
+        }
+        list
+    }
+
+    /// Takes up what the client has to say; an assignment is acknowledged at once, with no partition in it.
+    fn serve(&mut self, timeout: Duration) {
+        let mut wait = timeout;
+        while let Some(result) = self.consumer.poll(wait) {
+            wait = Duration::ZERO;
+            match result {
+                Ok(_) => self.noted.push(LogEvent::Fatal("a record came by the common queue".to_owned())),
+                Err(error) => self.noted.push(event_of(&error, "")),
+            }
+        }
+        for event in self.consumer.context().take_events() {
+            if let LogEvent::Assigned(_) = event
+                && let Err(error) = self.consumer.incremental_assign(&TopicPartitionList::new())
+            {
+                self.noted.push(LogEvent::Trouble(format!("acknowledging the assignment: {error}")));
+            }
+            self.noted.push(event);
+        }
+    }
+
+    fn is_replaced(&self) -> bool {
+        let fatal = self.consumer.client().fatal_error();
+        matches!(fatal, Some((RDKafkaErrorCode::FencedInstanceId, _)))
+    }
+
+    fn probe_membership(&mut self) -> Outcome {
+        let deadline = clock::monotonic_now() + MEMBERSHIP_PROBE;
+        while clock::monotonic_now() < deadline {
+            self.serve(Duration::from_millis(50));
+            if self.is_replaced() || self.noted.contains(&LogEvent::Replaced) {
+                return Outcome::Membership { replaced: true };
+            }
+        }
+        Outcome::Membership { replaced: false }
+    }
+}
+
+impl Log for KafkaLog {
+    type Batch = MessageBatch;
+
+    fn poll(&mut self) -> Vec<LogEvent> {
+        self.serve(Duration::ZERO);
+        if self.is_replaced() {
+            self.noted.push(LogEvent::Replaced);
+        } else if let Some((code, reason)) = self.consumer.client().fatal_error() {
+            self.noted.push(LogEvent::Fatal(format!("{code}: {reason}")));
+        }
+        std::mem::take(&mut self.noted)
+    }
+
+    fn start(&mut self, partition: PartitionId, from: Offset) -> Result<(), String> {
+        if !self.queues.contains_key(&partition) {
+            let queue = PartitionQueue::open(&self.consumer, &self.topic, partition.0, &self.doorbell)
+                .ok_or_else(|| format!("partition {partition} has no queue"))?;
+            self.queues.insert(partition, queue);
+        }
+        let mut list = TopicPartitionList::with_capacity(1);
+        list.add_partition_offset(&self.topic, partition.0, ListOffset::Offset(from.0))
+            .map_err(|error| error.to_string())?;
+        self.consumer.incremental_assign(&list).map_err(|error| format!("assigning {partition}: {error}"))?;
+        self.reading.insert(partition, from);
+        Ok(())
+    }
+
+    fn stop(&mut self, partitions: &[PartitionId], release: bool) {
+        let known: Vec<_> =
+            partitions.iter().copied().filter(|partition| self.reading.remove(partition).is_some()).collect();
+        if known.is_empty() && !release {
+            return;
+        }
+        if let Err(error) = self.consumer.incremental_unassign(&self.list(&known)) {
+            self.noted.push(LogEvent::Trouble(format!("giving partitions up: {error}")));
+        }
+    }
+
+    fn read(&mut self, partition: PartitionId, max: usize) -> Read<MessageBatch> {
+        let (Some(queue), Some(expected)) = (self.queues.get_mut(&partition), self.reading.get_mut(&partition)) else {
+            return Read::Nothing;
+        };
+        let mut taken = queue.take(max);
+        taken.batch.drop_before(*expected);
+        if let Some(last) = last_offset(&taken.batch) {
+            *expected = last.next();
+        }
+        if let Some(error) = taken.error
+            && last_offset(&taken.batch).is_none()
+        {
+            return Read::Failed(error);
+        }
+        let end = taken.end.filter(|end| *end >= *expected);
+        if let Some(end) = end {
+            *expected = end;
+        }
+        if last_offset(&taken.batch).is_none() && end.is_none() {
+            return Read::Nothing;
+        }
+        Read::Records { batch: taken.batch, end }
+    }
+
+    fn execute(&mut self, step: &Step) -> Outcome {
+        match step {
+            Step::ReplaceWriter => self.writer.replace(),
+            Step::Begin => self.writer.begin(),
+            Step::Produce(outputs) => self.writer.produce(outputs),
+            Step::SendOffsets(commits) => self.writer.send_offsets(commits, &self.consumer),
+            Step::Commit => self.writer.commit(),
+            Step::Abort => self.writer.abort(),
+            Step::ProbeMembership => self.probe_membership(),
+            Step::ReadBack(requests) => match self.reader.read_back(requests) {
+                Ok(found) => Outcome::ReadBack(found),
+                Err(error) => Outcome::Doubtful(format!("reading back: {error}")),
+            },
+        }
+    }
+
+    fn end_offset(&self, partition: PartitionId) -> Option<Offset> {
+        cached_end(&self.consumer, &self.topic_name, partition.0)
+    }
+
+    fn wait(&self, timeout: Duration) {
+        self.doorbell.wait(timeout);
+    }
+}
+
+fn last_offset(batch: &MessageBatch) -> Option<Offset> {
+    use crate::log::RecordBatch;
+    let last = batch.len().checked_sub(1)?;
+    Some(batch.record(last).offset)
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        self.consumer.context().close();
+        // An aborted or finished writer has nothing to say any more; the consumer then leaves quietly: a static member
+        // keeps its partitions for the session time-out.
+        if let Some(Err(KafkaError::ConsumerQueueClose(code))) = self.consumer.poll(Duration::ZERO) {
+            tracing::debug!("closing the consumer: {code}");
+        }
+    }
+}
