@@ -41,7 +41,7 @@ impl Supervisor {
 
     /// A part broke in a way that nobody foresaw.
     pub fn fail(&self, reason: impl Into<String>) {
-        self.leave(Exit::Failure, reason);
+        self.leave(Exit::Failed, reason);
     }
 
     #[must_use]

@@ -235,6 +235,10 @@ impl CommitCycle {
         if !ledger.written_already.is_empty() {
             outputs.retain(|output| !ledger.written_already.remove(&output.id));
         }
+        let newest = ledger.queue.back().map_or(ledger.committed, |tail| tail.progress);
+        if outputs.is_empty() && progress == newest {
+            return;
+        }
         match ledger.queue.back_mut() {
             Some(tail) if tail.outputs.len() + outputs.len() <= outputs_max => {
                 tail.progress = progress;

@@ -49,6 +49,32 @@ impl KafkaReader {
         Self { settings, client: None, uncommitted: None }
     }
 
+    /// Looks whether Kafka answers and all topics exist. Returns the ids of the cluster and of the source topic.
+    ///
+    /// # Errors
+    /// A text that says what is missing.
+    pub fn check_topics(&mut self, timeout: Duration) -> Result<(String, String), String> {
+        let settings = self.settings.clone();
+        let (client, _) = self.clients()?;
+        serve(client);
+        for topic in [&settings.topic, &settings.alerts_topic, &settings.late_topic, &settings.dead_letter_topic] {
+            let metadata = client.fetch_metadata(Some(topic), timeout).map_err(|error| error.to_string())?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            match found.map(|found| (found.error(), found.partitions().len())) {
+                Some((None, count)) if count > 0 => {}
+                Some((Some(error), _)) => {
+                    let code: rdkafka::types::RDKafkaErrorCode = error.into();
+                    return Err(format!("topic {topic}: {code}"));
+                }
+                _ => return Err(format!("topic {topic} does not exist")),
+            }
+        }
+        let topic = CString::new(settings.topic.as_str()).map_err(|error| error.to_string())?;
+        let cluster = client.client().fetch_cluster_id(timeout).ok_or("the cluster gave no id in time")?;
+        let id = topic_id(client, &topic, timeout).map_err(|error| format!("topic id: {error}"))?;
+        Ok((cluster, id))
+    }
+
     fn connect(&mut self) -> Result<(), KafkaError> {
         if self.client.is_none() {
             self.client = Some(self.settings.reader().create_with_context(Membership::default())?);

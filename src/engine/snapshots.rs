@@ -1,0 +1,252 @@
+//! When a snapshot is taken, and when it may be stored: only after the commit that covers it.
+//!
+//! A round asks every running partition for its changes, waits until a commit at or behind each of them is known, and
+//! hands all of them to the snapshotter as one synced write. Changes that could not be stored are merged into the next
+//! round. A failure never stops alerts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use actix::Addr;
+
+use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::rule::Parameters;
+use crate::domain::snapshot::StateDelta;
+use crate::engine::actor::{PartitionActor, TakeSnapshot};
+use crate::engine::monitor::Monitor;
+use crate::protocol::metadata::{DecidedWith, LogIdentity};
+use crate::protocol::recovery::{SnapshotHead, Start, StartSource};
+use crate::state::{NotTaken, SnapshotDelta, SnapshotEvent, SnapshotterHandle};
+
+/// Times in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct SnapshotPace {
+    pub interval_ms: u64,
+    pub min_pause_ms: u64,
+    pub timeout_ms: u64,
+}
+
+/// One open partition, as far as snapshots go.
+struct Subject {
+    head: SnapshotHead,
+    /// The next snapshot is the first after an assignment that did not begin from the store.
+    whole: bool,
+    committed: Offset,
+    /// Taken from the actor, not stored.
+    unsaved: Option<SnapshotDelta>,
+    stored_through: Option<Offset>,
+}
+
+enum Round {
+    Resting { next_ms: u64 },
+    /// Waiting for the actors and for the commits.
+    Gathering { began_ms: u64, awaited: BTreeSet<PartitionId> },
+    Storing { began_ms: u64, generation: u64 },
+}
+
+/// See the module head.
+pub struct SnapshotSchedule {
+    writer: SnapshotterHandle,
+    pace: SnapshotPace,
+    subjects: BTreeMap<PartitionId, Subject>,
+    round: Round,
+    generation: u64,
+    consecutive_failures: u32,
+}
+
+impl SnapshotSchedule {
+    #[must_use]
+    pub fn new(writer: SnapshotterHandle, pace: SnapshotPace) -> Self {
+        Self {
+            writer,
+            pace,
+            subjects: BTreeMap::new(),
+            round: Round::Resting { next_ms: pace.interval_ms },
+            generation: 0,
+            consecutive_failures: 0,
+        }
+    }
+
+    #[must_use]
+    pub fn consecutive_failures(&self) -> u32 {
+        self.consecutive_failures
+    }
+
+    /// A partition was recovered.
+    pub fn opened(&mut self, partition: PartitionId, start: &Start, identity: &LogIdentity, parameters: &Parameters) {
+        let from_store = start.source == StartSource::Snapshot;
+        let head = SnapshotHead {
+            through: start.committed,
+            identity: identity.clone(),
+            decided_with: DecidedWith::of(parameters, Offset(0)),
+            orders: parameters.orders,
+        };
+        let subject = Subject {
+            head,
+            whole: !from_store,
+            committed: start.committed,
+            unsaved: None,
+            stored_through: from_store.then_some(start.from.offset),
+        };
+        self.subjects.insert(partition, subject);
+    }
+
+    pub fn forget(&mut self, partition: PartitionId) {
+        self.subjects.remove(&partition);
+        if let Round::Gathering { awaited, .. } = &mut self.round {
+            awaited.remove(&partition);
+        }
+    }
+
+    pub fn committed(&mut self, partition: PartitionId, through: Offset) {
+        if let Some(subject) = self.subjects.get_mut(&partition) {
+            subject.committed = through;
+        }
+    }
+
+    /// An actor's changes since the last time.
+    pub fn taken(&mut self, partition: PartitionId, delta: StateDelta, through: Offset) {
+        if let Round::Gathering { awaited, .. } = &mut self.round {
+            awaited.remove(&partition);
+        }
+        let Some(subject) = self.subjects.get_mut(&partition) else { return };
+        subject.head.through = through;
+        let newer = SnapshotDelta {
+            partition,
+            through,
+            replace: subject.whole,
+            removed_prefixes: delta.removed_prefixes,
+            removed: Vec::new(),
+            puts: delta.puts,
+            // Serialising plain strings and integers to memory cannot fail.
+            header: serde_json::to_vec(&subject.head).unwrap_or_default(),
+        };
+        subject.whole = false;
+        subject.unsaved = Some(match subject.unsaved.take() {
+            Some(older) => SnapshotDelta::merge(older, newer),
+            None => newer,
+        });
+    }
+
+    /// Begins, continues or times out a round.
+    pub fn tick(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)], now_ms: u64, monitor: &mut Monitor) {
+        match &self.round {
+            Round::Resting { next_ms } if now_ms >= *next_ms && !actors.is_empty() => self.begin(actors, now_ms),
+            Round::Gathering { began_ms, awaited } => {
+                let began_ms = *began_ms;
+                if awaited.is_empty() && self.is_covered() {
+                    self.store(began_ms, monitor);
+                } else if now_ms.saturating_sub(began_ms) >= self.pace.timeout_ms {
+                    self.failed("the commits that cover it did not come in time", began_ms, now_ms, monitor);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn begin(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)], now_ms: u64) {
+        let mut awaited = BTreeSet::new();
+        for (partition, actor) in actors {
+            let Some(subject) = self.subjects.get(partition) else { continue };
+            // A partition that is still replaying what it has on disk, or has not moved, has nothing new.
+            if actor.try_send(TakeSnapshot { whole: subject.whole }).is_ok() {
+                awaited.insert(*partition);
+            }
+        }
+        self.round = Round::Gathering { began_ms: now_ms, awaited };
+    }
+
+    /// Begins a last round at once, for the end of the process.
+    pub fn request_last(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)]) {
+        if let Round::Resting { .. } = self.round {
+            self.begin(actors, crate::clock::monotonic_ms());
+        }
+    }
+
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        matches!(self.round, Round::Resting { .. })
+    }
+
+    fn is_covered(&self) -> bool {
+        let unsaved = self.subjects.values().filter_map(|subject| Some((subject.unsaved.as_ref()?, subject.committed)));
+        unsaved.clone().all(|(delta, committed)| committed >= delta.through)
+    }
+
+    fn store(&mut self, began_ms: u64, monitor: &mut Monitor) {
+        let mut deltas = Vec::new();
+        for subject in self.subjects.values_mut() {
+            match subject.unsaved.take() {
+                Some(delta) if !delta.replace && subject.stored_through == Some(delta.through) => {
+                    // Nothing was taken in since: what changed are acknowledgements, which the metadata knows better.
+                    subject.unsaved = Some(delta);
+                }
+                Some(delta) => deltas.push(delta),
+                None => {}
+            }
+        }
+        if deltas.is_empty() {
+            self.rest(began_ms, began_ms);
+            return;
+        }
+        self.generation += 1;
+        let generation = self.generation;
+        match self.writer.store(deltas, generation) {
+            Ok(()) => self.round = Round::Storing { began_ms, generation },
+            Err(NotTaken::Busy(deltas) | NotTaken::Stopped(deltas)) => {
+                self.give_back(deltas);
+                self.failed("the snapshot thread is busy", began_ms, crate::clock::monotonic_ms(), monitor);
+            }
+        }
+    }
+
+    /// Changes that were not stored: the ones taken since then are newer.
+    fn give_back(&mut self, deltas: Vec<SnapshotDelta>) {
+        for older in deltas {
+            let Some(subject) = self.subjects.get_mut(&older.partition) else { continue };
+            subject.unsaved = Some(match subject.unsaved.take() {
+                Some(newer) => SnapshotDelta::merge(older, newer),
+                None => older,
+            });
+        }
+    }
+
+    fn rest(&mut self, began_ms: u64, now_ms: u64) {
+        let next_ms = (began_ms + self.pace.interval_ms).max(now_ms + self.pace.min_pause_ms);
+        self.round = Round::Resting { next_ms };
+    }
+
+    fn failed(&mut self, why: &str, began_ms: u64, now_ms: u64, monitor: &mut Monitor) {
+        self.consecutive_failures += 1;
+        monitor.snapshot_failed(why, self.consecutive_failures);
+        self.rest(began_ms, now_ms);
+    }
+
+    /// The snapshotter's answer.
+    pub fn event(&mut self, event: SnapshotEvent, monitor: &mut Monitor) {
+        let now_ms = crate::clock::monotonic_ms();
+        let began_ms = match self.round {
+            Round::Storing { began_ms, generation } if generation == self.generation => began_ms,
+            _ => now_ms,
+        };
+        match event {
+            SnapshotEvent::Stored { partitions, duration, bytes, .. } => {
+                self.consecutive_failures = 0;
+                for (partition, through) in partitions {
+                    if let Some(subject) = self.subjects.get_mut(&partition) {
+                        subject.stored_through = Some(through);
+                    }
+                }
+                let whole_round = Duration::from_millis(now_ms.saturating_sub(began_ms)).max(duration);
+                monitor.snapshot_stored(whole_round, bytes);
+                self.rest(began_ms, now_ms);
+            }
+            SnapshotEvent::Failed { error, deltas, .. } => {
+                self.give_back(deltas);
+                self.failed(&error.to_string(), began_ms, now_ms, monitor);
+            }
+            SnapshotEvent::NotRetained { error, .. } => tracing::warn!("no checkpoint was kept: {error}"),
+            SnapshotEvent::Retained { .. } | SnapshotEvent::Fatal { .. } => {}
+        }
+    }
+}
