@@ -410,7 +410,7 @@ impl<L: Log> IoThread<L> {
         let mut busy = false;
         while let Ok(event) = self.wiring.snapshot_events.try_recv() {
             busy = true;
-            if let SnapshotEvent::Fatal { error } = &event {
+            if let SnapshotEvent::Fatal { error, .. } = &event {
                 self.wiring.supervisor.fail(format!("the state store cannot be written any more: {error}"));
             }
             self.wiring.snapshots.event(event, &mut self.wiring.monitor);

@@ -10,7 +10,7 @@ use crossbeam_channel::{bounded, unbounded};
 
 use crate::cli::exit::Exit;
 use crate::clock;
-use crate::config::{Mode, Settings, StartAt};
+use crate::config::{Mode, Settings, Start};
 use crate::engine::io::{IoThread, Wiring};
 use crate::engine::monitor::Monitor;
 use crate::engine::recovery::RecoveryWorker;
@@ -146,7 +146,7 @@ fn work(
     monitor.heartbeat();
     let kafka = kafka_settings(settings);
     // Opened while Kafka is waited for would save little: it takes milliseconds.
-    let (store, report) = SnapshotStore::open(&settings.instance.state_dir, StoreOptions::default())
+    let (store, report) = SnapshotStore::open(&settings.instance.state_dir, StoreOptions::default(), clock::wall_clock_ms())
         .map_err(|error| failed("instance.state_dir", &error))?;
     if let Some(set_aside) = report.set_aside {
         tracing::error!("the state store could not be read and was set aside ({set_aside:?}); the log rebuilds it");
@@ -235,8 +235,8 @@ fn configured(settings: &Settings) -> Configured {
         statistics: settings.stats.enabled,
         orders: settings.stats.orders,
         first_start: match settings.source.start {
-            StartAt::Earliest => FirstStart::Earliest,
-            StartAt::Latest => FirstStart::Latest,
+            Start::Earliest => FirstStart::Earliest,
+            Start::Latest => FirstStart::Latest,
         },
     }
 }

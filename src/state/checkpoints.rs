@@ -72,8 +72,11 @@ pub(super) fn take(
     let described = partitions.iter().map(|&(partition, through)| DescribedPartition { partition, through }).collect();
     let description =
         Description { version: DESCRIPTION_VERSION, sequence, created_at_ms: now_ms, partitions: described };
-    let text = serde_json::to_vec_pretty(&description)
-        .map_err(|error| StateError::Io { action: "describe", path: path.clone(), source: error.into() })?;
+    let text = serde_json::to_vec_pretty(&description).map_err(|error| StateError::Io {
+        action: "describe",
+        path: path.clone(),
+        source: error.into(),
+    })?;
     directory::write_synced(&unfinished.join(DESCRIPTION), &text)?;
     directory::sync_directory(&unfinished)?;
     fs::rename(&unfinished, &path).map_err(StateError::io("rename", &unfinished))?;
@@ -140,10 +143,8 @@ fn folders(state_dir: &Path) -> Result<Vec<(u64, PathBuf)>, StateError> {
         return Ok(Vec::new());
     }
     let entries = fs::read_dir(&parent).map_err(StateError::io("list", &parent))?;
-    let mut folders: Vec<_> = entries
-        .flatten()
-        .filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path())))
-        .collect();
+    let mut folders: Vec<_> =
+        entries.flatten().filter_map(|entry| Some((entry.file_name().to_str()?.parse().ok()?, entry.path()))).collect();
     folders.sort_unstable();
     Ok(folders)
 }
@@ -151,8 +152,11 @@ fn folders(state_dir: &Path) -> Result<Vec<(u64, PathBuf)>, StateError> {
 fn describe(path: &Path) -> Result<Description, StateError> {
     let file = path.join(DESCRIPTION);
     let text = fs::read(&file).map_err(StateError::io("read", &file))?;
-    serde_json::from_slice(&text)
-        .map_err(|error| StateError::Io { action: "understand", path: file, source: error.into() })
+    serde_json::from_slice(&text).map_err(|error| StateError::Io {
+        action: "understand",
+        path: file,
+        source: error.into(),
+    })
 }
 
 fn size_of_files(path: &Path) -> Result<u64, StateError> {

@@ -46,10 +46,7 @@ impl DirectoryLock {
             Err(TryLockError::Error(source)) => return Err(StateError::Io { action: "lock", path, source }),
         }
         let name = format!("process {} (since {now_ms} ms)\n", process::id());
-        let written = file
-            .set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(name.as_bytes()));
+        let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(name.as_bytes()));
         written.map_err(StateError::io("write", &path))?;
         Ok(Self { _file: file })
     }

@@ -9,10 +9,11 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 
+use crate::clock::{monotonic_now, wall_clock_ms};
 use crate::domain::ids::{Offset, PartitionId};
 use crate::state::checkpoints::{self, CheckpointInfo};
 use crate::state::{SnapshotDelta, SnapshotStore, StateError};
@@ -141,8 +142,8 @@ impl<F: Fn(SnapshotEvent)> Worker<F> {
 
     /// The error is fatal.
     fn serve(&mut self, deltas: Vec<SnapshotDelta>, generation: u64) -> Result<(), StateError> {
-        let started = Instant::now();
-        let bytes = match self.store.store(&deltas, now_ms()) {
+        let started = monotonic_now();
+        let bytes = match self.store.store(&deltas, wall_clock_ms()) {
             Ok(bytes) => bytes,
             Err(error) if error.is_fatal() => return Err(error),
             Err(error) => {
@@ -160,11 +161,11 @@ impl<F: Fn(SnapshotEvent)> Worker<F> {
         if self.settings.retain == 0 {
             return Ok(());
         }
-        let started = Instant::now();
+        let started = monotonic_now();
         let sequence = self.next_checkpoint;
         // A number is used once, also when taking the checkpoint failed half-way.
         self.next_checkpoint += 1;
-        let event = match self.store.retain_checkpoint(sequence, self.settings.retain, now_ms()) {
+        let event = match self.store.retain_checkpoint(sequence, self.settings.retain, wall_clock_ms()) {
             Ok(checkpoint) => SnapshotEvent::Retained { generation, checkpoint, duration: started.elapsed() },
             Err(error) if error.is_fatal() => return Err(error),
             Err(error) => SnapshotEvent::NotRetained { generation, error },
@@ -172,10 +173,4 @@ impl<F: Fn(SnapshotEvent)> Worker<F> {
         (self.events)(event);
         Ok(())
     }
-}
-
-/// Wall clock, milliseconds since the epoch; for display and for the names of folders.
-fn now_ms() -> i64 {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
 }

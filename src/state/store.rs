@@ -213,7 +213,9 @@ impl SnapshotStore {
         let mut options = WriteOptions::default();
         options.set_sync(true);
         let written = self.db.write_opt(batch, &options).map_err(StateError::fatal(action));
-        written.and_then(|()| self.check_background(action)).inspect_err(|error| self.condemn_if_fatal_damage(error))?;
+        written
+            .and_then(|()| self.check_background(action))
+            .inspect_err(|error| self.condemn_if_fatal_damage(error))?;
         writer.unflushed_batches += 1;
         if writer.unflushed_batches >= BATCHES_PER_FLUSH {
             let flushed = self.db.flush().map_err(StateError::fatal("flush the snapshot store"));
