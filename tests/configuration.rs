@@ -1,12 +1,14 @@
 //! What an operator sees of the configuration: defaults, refusals, environment, secrets, the commands around it.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 use std::io::Write;
 use std::process::{Command, Output};
 use std::time::Duration;
 
 use rdkafka::config::FromClientConfig as _;
 use tallyguard::config::client::client_config;
-use tallyguard::config::{Mode, Refusal, Settings, Start, from_text};
+use tallyguard::config::{Mode, Refusal, Settings, StartAt, from_text};
 use tallyguard::domain::duration::Millis;
 use tallyguard::domain::rule::Severity;
 
@@ -37,7 +39,7 @@ fn an_empty_configuration_is_that_of_the_contract() {
     assert_eq!(settings.instance.state_dir.to_str(), Some("state"));
     assert!(settings.instance.threads >= 1);
     assert_eq!((settings.source.topic.as_str(), settings.source.group.as_str()), ("transactions", "tallyguard"));
-    assert_eq!(settings.source.start, Start::Earliest);
+    assert_eq!(settings.source.start, StartAt::Earliest);
     assert_eq!(settings.kafka.brokers, "127.0.0.1:9092");
     assert_eq!(settings.kafka.startup_timeout, Duration::from_secs(30));
     assert_eq!(settings.rules.len(), 1);
@@ -135,12 +137,20 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("[[rules]]\nid='a'\nwindow='25h'\nmax_transactions=1", "rules[0].window = \"25h\"", "1s to 24h"),
     ("[[rules]]\nid='a'\nwindow='1500ms'\nmax_transactions=1", "rules[0].window = \"1500ms\"", "whole seconds"),
     ("[[rules]]\nid='a'\nwindow='1m'\nmax_transactions=0", "rules[0].max_transactions = 0", "from 1"),
-    ("[[rules]]\nid='a'\nwindow='1m'\nmax_transactions=1\nseverity='loud'", "rules[0].severity = \"loud\"", "`critical`"),
+    (
+        "[[rules]]\nid='a'\nwindow='1m'\nmax_transactions=1\nseverity='loud'",
+        "rules[0].severity = \"loud\"",
+        "`critical`",
+    ),
     ("[time]\nout_of_orderness = '25h'", "time.out_of_orderness = \"25h\"", "0s to 24h"),
     ("[time]\nmax_future_skew = '0s'", "time.max_future_skew = \"0s\"", "1ms"),
     ("[alerts]\ntopic = 'transactions'", "alerts.topic = \"transactions\"", "collides with source.topic"),
     ("[alerts]\nlate_topic = 'alerts'", "alerts.late_topic = \"alerts\"", "collides with alerts.topic"),
-    ("[alerts]\ndead_letter_topic = 'transactions_late'", "alerts.dead_letter_topic", "collides with alerts.late_topic"),
+    (
+        "[alerts]\ndead_letter_topic = 'transactions_late'",
+        "alerts.dead_letter_topic",
+        "collides with alerts.late_topic",
+    ),
     ("[alerts]\ntopic = ''", "alerts.topic = \"\"", "1 to 249"),
     ("[delivery]\nmode = 'at-least-once'", "delivery.mode = \"at-least-once\"", "accepted: exactly-once"),
     ("[delivery]\nmode = 'at-most-once'", "delivery.mode = \"at-most-once\"", "not yet available in this version"),
@@ -157,7 +167,11 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("[stats]\nurl = 'postgres://u@h/d'", "stats.url", "mysql://"),
     ("[stats]\nurl = 'mysql://u@h:port/d'", "stats.url", "mysql://user@host:port/database"),
     ("[stats]\nurl = 'mysql://u@h:3306'", "stats.url", "names no database"),
-    ("[stats]\nurl = 'mysql://u:hunter2@h/d'\npassword = 'hunter2'", "stats.url = \"mysql://u:***@h/d\"", "one of the two"),
+    (
+        "[stats]\nurl = 'mysql://u:hunter2@h/d'\npassword = 'hunter2'",
+        "stats.url = \"mysql://u:***@h/d\"",
+        "one of the two",
+    ),
     ("[stats]\npassword_file = '/does/not/exist'", "stats.password_file = \"/does/not/exist\"", "readable"),
     ("[stats]\npassword_file = '/dev/null'", "stats.password_file", "not empty"),
     ("[stats]\npassword = 'hunter2'\npassword_file = '/dev/null'", "stats.password_file", "not both"),
@@ -211,13 +225,36 @@ fn a_broken_line_is_not_repeated_because_it_may_hold_a_secret() {
 #[test]
 fn properties_that_would_break_the_guarantee_are_refused_by_name() {
     for property in [
-        "bootstrap.servers", "metadata.broker.list", "group.id", "group.instance.id", "transactional.id",
-        "transaction.timeout.ms", "auto.offset.reset", "enable.auto.commit", "auto.commit.enable",
-        "auto.commit.interval.ms", "enable.auto.offset.store", "offset.store.method", "isolation.level",
-        "partition.assignment.strategy", "group.protocol", "enable.partition.eof", "enable.idempotence", "acks",
-        "request.required.acks", "max.in.flight", "max.in.flight.requests.per.connection", "retries",
-        "message.send.max.retries", "message.timeout.ms", "delivery.timeout.ms", "partitioner", "queuing.strategy",
-        "enabled_events", "delivery.report.only.error", "allow.auto.create.topics",
+        "bootstrap.servers",
+        "metadata.broker.list",
+        "group.id",
+        "group.instance.id",
+        "transactional.id",
+        "transaction.timeout.ms",
+        "auto.offset.reset",
+        "enable.auto.commit",
+        "auto.commit.enable",
+        "auto.commit.interval.ms",
+        "enable.auto.offset.store",
+        "offset.store.method",
+        "isolation.level",
+        "partition.assignment.strategy",
+        "group.protocol",
+        "enable.partition.eof",
+        "enable.idempotence",
+        "acks",
+        "request.required.acks",
+        "max.in.flight",
+        "max.in.flight.requests.per.connection",
+        "retries",
+        "message.send.max.retries",
+        "message.timeout.ms",
+        "delivery.timeout.ms",
+        "partitioner",
+        "queuing.strategy",
+        "enabled_events",
+        "delivery.report.only.error",
+        "allow.auto.create.topics",
     ] {
         let message = refused(&format!("[kafka.properties]\n\"{property}\" = \"1\""), &[]).to_string();
         assert!(message.starts_with(&format!("kafka.properties.{property} = \"1\" is refused: ")), "{message}");
@@ -250,7 +287,10 @@ fn properties_reach_the_clients_quoted_or_not_as_text_or_number() {
     let settings = legal(
         "[instance]\nid = 'i'\n[kafka]\nbrokers = 'k1:1,k2:2'\n[kafka.properties]\nsecurity.protocol = 'SSL'\n\
          \"session.timeout.ms\" = 10000\n\"socket.keepalive.enable\" = true",
-        &[("TALLYGUARD__KAFKA__PROPERTIES__CLIENT_RACK", "7"), ("TALLYGUARD__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl")],
+        &[
+            ("TALLYGUARD__KAFKA__PROPERTIES__CLIENT_RACK", "7"),
+            ("TALLYGUARD__KAFKA__PROPERTIES__SECURITY_PROTOCOL", "ssl"),
+        ],
     );
     let config = client_config(&settings);
     assert_eq!(config.get("bootstrap.servers"), Some("k1:1,k2:2"));
@@ -263,8 +303,11 @@ fn properties_reach_the_clients_quoted_or_not_as_text_or_number() {
 
 #[test]
 fn a_client_can_be_made_of_the_defaults() {
-    rdkafka::consumer::BaseConsumer::<rdkafka::consumer::DefaultConsumerContext>::from_config(&client_config(&legal("", &[])))
-        .expect("client");
+    rdkafka::consumer::BaseConsumer::<rdkafka::consumer::DefaultConsumerContext>::from_config(&client_config(&legal(
+        "",
+        &[],
+    )))
+    .expect("client");
 }
 
 #[test]
@@ -298,7 +341,12 @@ fn the_environment_wins_and_an_unknown_variable_is_refused() {
         ("TALLYGUARD__STATS__ENABLED", "1", "stats.enabled (from TALLYGUARD__STATS__ENABLED) = \"1\"", "true or false"),
         ("TALLYGUARD__RULES", "1m", "rules (from TALLYGUARD__RULES) = \"1m\"", "a list"),
         ("TALLYGUARD__RULES__1__ID", "a", "TALLYGUARD__RULES__1__ID", "no such rule"),
-        ("TALLYGUARD__KAFKA__PROPERTIES__ACKS", "1", "kafka.properties.acks (from TALLYGUARD__KAFKA__PROPERTIES__ACKS)", "leave it out"),
+        (
+            "TALLYGUARD__KAFKA__PROPERTIES__ACKS",
+            "1",
+            "kafka.properties.acks (from TALLYGUARD__KAFKA__PROPERTIES__ACKS)",
+            "leave it out",
+        ),
     ] {
         let message = refused("", &[(name, value)]).to_string();
         assert!(message.starts_with(key) && message.contains(said), "{name}\n{message}");

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{ConfigFile, Exit, print, unreachable_or};
+use crate::clock::monotonic_now;
 use crate::config::Settings;
 use crate::config::client::client_config;
 
@@ -101,9 +102,9 @@ pub fn run(command: &OffsetsCommand) -> anyhow::Result<Exit> {
 }
 
 fn read(consumer: &BaseConsumer, settings: &Settings) -> Result<Vec<PartitionOffsets>, KafkaError> {
-    let deadline = Instant::now() + settings.kafka.startup_timeout;
+    let deadline = monotonic_now() + settings.kafka.startup_timeout;
     // At least a moment, so that an error says what happened instead of "no time left".
-    let left = || deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
+    let left = || deadline.saturating_duration_since(monotonic_now()).max(Duration::from_millis(100));
     let topic = settings.source.topic.as_str();
     let metadata = consumer.fetch_metadata(Some(topic), left())?;
     let mut asked = TopicPartitionList::new();

@@ -12,6 +12,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::{ConfigFile, Exit, print, unreachable_or};
+use crate::clock::monotonic_now;
 use crate::config::Settings;
 use crate::config::client::{client_config, is_unreachable};
 
@@ -86,7 +87,7 @@ pub fn run(command: &TopicsCommand) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let deadline = Instant::now() + settings.kafka.startup_timeout;
+    let deadline = monotonic_now() + settings.kafka.startup_timeout;
     let existing = match existing(&admin, deadline) {
         Ok(existing) => existing,
         Err(error) => return unreachable_or(&settings, error),
@@ -132,7 +133,7 @@ fn existing(
     admin: &AdminClient<DefaultClientContext>,
     deadline: Instant,
 ) -> Result<BTreeMap<String, usize>, KafkaError> {
-    let left = deadline.saturating_duration_since(Instant::now());
+    let left = deadline.saturating_duration_since(monotonic_now());
     let metadata = admin.inner().fetch_metadata(None, left)?;
     Ok(metadata.topics().iter().map(|topic| (topic.name().to_owned(), topic.partitions().len())).collect())
 }
@@ -161,7 +162,7 @@ fn create(
             config: plan.settings.iter().map(|(name, value)| (*name, value.as_str())).collect(),
         })
         .collect();
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    let left = deadline.saturating_duration_since(monotonic_now()).max(Duration::from_secs(1));
     let options =
         AdminOptions::new().request_timeout(Some(left)).operation_timeout(Some(left)).validate_only(args.dry_run);
     let runtime = tokio::runtime::Builder::new_current_thread().build()?;

@@ -148,7 +148,7 @@ fn alerts(raw: &mut RawAlerts, source_topic: &str, findings: &mut Findings) -> A
     for (at, (key, topic)) in topics.iter().enumerate().skip(1) {
         if !names::is_legal_topic(topic) {
             // A name derived from an illegal one is not a second problem.
-            if !(topic.starts_with(source_topic) && !names::is_legal_topic(source_topic)) {
+            if !topic.starts_with(source_topic) || names::is_legal_topic(source_topic) {
                 findings.refuse(key, quoted(topic), TOPIC_ACCEPTED);
             }
         } else if let Some((other, _)) = topics[..at].iter().find(|(_, other)| names::topics_collide(topic, other)) {

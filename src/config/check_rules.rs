@@ -9,9 +9,7 @@ use super::names;
 use super::problem::{Findings, quoted};
 use super::raw::RawRule;
 use crate::domain::rule::Rule;
-
-/// How many rules a configuration may hold: a user's state keeps one bit for each.
-const RULES_MAX: usize = 31;
+use crate::domain::user::RULES_MAX;
 
 /// Longest rule id, in bytes.
 const ID_MAX: usize = 64;

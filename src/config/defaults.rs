@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::duration::ConfiguredDuration;
 use super::raw::{
     Mode, RawAlerts, RawCheckpoint, RawDelivery, RawHttp, RawInstance, RawKafka, RawRule, RawSource, RawStats, RawTime,
-    SourceKind, Start,
+    SourceKind, StartAt,
 };
 use crate::domain::rule::Severity;
 
@@ -21,7 +21,7 @@ impl Default for RawSource {
             kind: SourceKind::Kafka,
             topic: "transactions".to_owned(),
             group: "tallyguard".to_owned(),
-            start: Start::Earliest,
+            start: StartAt::Earliest,
         }
     }
 }

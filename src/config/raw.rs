@@ -62,7 +62,7 @@ pub struct RawSource {
     pub topic: String,
     /// Consumer group; it owns the committed offsets.
     pub group: String,
-    pub start: Start,
+    pub start: StartAt,
 }
 
 /// The kind of log that is read. This version reads `kafka`.
@@ -76,7 +76,7 @@ pub enum SourceKind {
 /// Where a group begins that has never committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Start {
+pub enum StartAt {
     Earliest,
     Latest,
 }

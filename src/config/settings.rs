@@ -13,7 +13,7 @@ use std::time::Duration;
 use sqlx::mysql::MySqlConnectOptions;
 
 use super::raw::RawConfig;
-pub use super::raw::{Mode, Start};
+pub use super::raw::{Mode, StartAt};
 use super::secret::Secret;
 use crate::domain::duration::Millis;
 use crate::domain::rule::Rule;
@@ -51,7 +51,7 @@ pub struct SourceSettings {
     pub topic: String,
     pub group: String,
     /// Where a group begins that has never committed.
-    pub start: Start,
+    pub start: StartAt,
 }
 
 #[derive(Clone)]
