@@ -12,6 +12,7 @@ pub mod engine;
 pub mod generate;
 pub mod http;
 pub mod log;
+pub mod logging;
 pub mod observe;
 pub mod protocol;
 pub mod reconcile;

@@ -1,0 +1,78 @@
+//! Checks the velocity rules.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::check::{DAY, millis};
+use super::defaults;
+use super::names;
+use super::problem::{Findings, quoted};
+use super::raw::RawRule;
+use crate::domain::rule::Rule;
+use crate::domain::user::RULES_MAX;
+
+/// Longest rule id, in bytes.
+const ID_MAX: usize = 64;
+
+const WINDOW_ACCEPTED: &str = "a window size in whole seconds from 1s to 24h, in quotes, such as \"1m\"";
+
+/// The rules, or the default one if none are configured; `raw` becomes what is in force.
+pub(super) fn rules(raw: &mut Option<Vec<RawRule>>, findings: &mut Findings) -> Vec<Rule> {
+    let configured = raw.get_or_insert_with(defaults::rules);
+    if configured.is_empty() || configured.len() > RULES_MAX {
+        let found = format!("a list of {}", configured.len());
+        findings.refuse("rules", found, format!("1 to {RULES_MAX} rules"));
+    }
+    let mut seen = BTreeMap::new();
+    let mut rules = Vec::new();
+    for (index, raw) in configured.iter().enumerate() {
+        let rule = rule(index, raw, findings);
+        if let Some(id) = &raw.id {
+            if let Some(other) = seen.get(id) {
+                let key = format!("rules[{index}].id");
+                findings.refuse(&key, quoted(id), format!("an id unlike that of rules[{other}]"));
+            } else {
+                seen.insert(id.clone(), index);
+            }
+        }
+        rules.extend(rule);
+    }
+    rules
+}
+
+fn rule(index: usize, raw: &RawRule, findings: &mut Findings) -> Option<Rule> {
+    let key = |name: &str| format!("rules[{index}].{name}");
+    let id_accepted = format!("1 to {ID_MAX} bytes without control characters and `|`");
+    match &raw.id {
+        None => findings.refuse_absent(&key("id"), "it is missing", id_accepted),
+        Some(id) if names::is_plain(id, ID_MAX) && !id.contains('|') => {}
+        Some(id) => findings.refuse(&key("id"), quoted(id), id_accepted),
+    }
+    if raw.version == 0 {
+        findings.refuse(&key("version"), 0, "a whole number from 1, higher with every change of the rule");
+    }
+    match &raw.window {
+        None => findings.refuse_absent(&key("window"), "it is missing", WINDOW_ACCEPTED),
+        Some(window) => {
+            // Window bounds are written without a fraction of a second, so sizes are whole seconds.
+            let value = window.value();
+            if !(Duration::from_secs(1)..=DAY).contains(&value) || value.subsec_nanos() != 0 {
+                findings.refuse(&key("window"), quoted(window.text()), WINDOW_ACCEPTED);
+            }
+        }
+    }
+    match raw.max_transactions {
+        None => findings.refuse_absent(&key("max_transactions"), "it is missing", "a whole number from 1"),
+        Some(0) => findings.refuse(&key("max_transactions"), 0, "a whole number from 1"),
+        Some(_) => {}
+    }
+    let window = raw.window.as_ref()?;
+    Some(Rule {
+        id: raw.id.clone()?,
+        version: raw.version,
+        window: millis(window.value()),
+        window_text: window.text().to_owned(),
+        max_transactions: raw.max_transactions?,
+        severity: raw.severity,
+    })
+}
