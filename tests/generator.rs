@@ -1,6 +1,8 @@
 //! The generated load holds what it promises. Everything is recounted here from the bytes of the records alone, by code
 //! that shares nothing with the generator.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::Hasher;
 
@@ -8,6 +10,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use siphasher::sip::SipHasher13;
 use tallyguard::clock::monotonic_now;
+use tallyguard::domain::duration::Millis;
+use tallyguard::domain::ids::Offset;
+use tallyguard::domain::record::{SourceRecord, validate};
 use tallyguard::domain::time::EventTime;
 use tallyguard::generate::{Counts, GeneratedRecord, Kind, Shares, Workload, WorkloadError, WorkloadOptions};
 
@@ -378,6 +383,30 @@ fn is_valid_field(name: &str, raw: &str) -> bool {
         }
         "channel" | "status" => is_text(0, 64),
         _ => is_text(1, 128),
+    }
+}
+
+/// Not a recount: here the two sides that were written apart from each other, generator and service, check each other.
+#[test]
+fn the_service_rejects_exactly_the_malformed_records_and_for_their_reasons() {
+    let mut workload = Workload::new(WorkloadOptions { events: 1_000_000, ..WorkloadOptions::default() }).unwrap();
+    let mut generated = GeneratedRecord::default();
+    while workload.fill(&mut generated) {
+        let record = SourceRecord {
+            offset: Offset(0),
+            timestamp_ms: Some(workload.clock().0),
+            key: generated.key.as_deref(),
+            value: generated.value.as_deref(),
+        };
+        match validate(&record, Millis(0)) {
+            Ok(transaction) => {
+                assert_eq!(generated.kind.dead_letter_code(), None, "{generated:?}");
+                assert_eq!(transaction.event_time, generated.event_time);
+            }
+            Err(rejection) => {
+                assert_eq!(generated.kind.dead_letter_code(), Some(rejection.code()), "{rejection}: {generated:?}");
+            }
+        }
     }
 }
 

@@ -40,7 +40,8 @@ Examples:
 Event time:
   Record i has the time start + i / event-rate. Ordinary records lie up to 0.2 s before that, \
 out-of-order ones up to 55 s, late ones 2 to 5 min. A record whose event_time is later than its \
-Kafka timestamp is dead-lettered, so live load never runs ahead of the clock:
+Kafka timestamp, by more than max_future_skew, is dead-lettered; so live load never runs ahead of \
+the clock:
 
   --start now, with a --rate: event time goes with the clock.
   --start now, without, N events: the run is a backlog of N / event-rate seconds that ends now.
@@ -55,7 +56,7 @@ Records:
   Shares are of the fresh records; duplicates come on top. The malformed ones are spread evenly \
 over the reason codes. Records go by the murmur2 hash of their key, as those of Java producers do.
   NDJSON has no keys and no headers. A value that is not one line of text (null, empty, not UTF-8, \
-with line breaks) is left out, and counted in the summary on standard error. One of the malformed \
+with line breaks) is left out, and counted in the summary. One of the malformed \
 kinds has an event_time of 2099: only a reader that compares it with a clock refuses it.";
 
 #[derive(Debug, Args)]

@@ -45,8 +45,8 @@ pub(super) fn value(kind: Kind, dice: &mut Dice, mut fields: Fields, event_time:
 }
 
 fn respell(dice: &mut Dice, fields: &mut Fields) {
-    let transaction = unquoted(&fields, "transaction_id");
-    let order = unquoted(&fields, "order_id");
+    let transaction = unquoted(fields, "transaction_id");
+    let order = unquoted(fields, "order_id");
     match dice.below(3) {
         0 => {
             fields.set("transaction_id", format!("\"{transaction}-Ω漢字🦀\""));
@@ -58,7 +58,7 @@ fn respell(dice: &mut Dice, fields: &mut Fields) {
         }
         _ => {
             // The same user id, spelt with an escape for its first letter.
-            let escaped = unquoted(&fields, "user_id").replacen('u', r"\u0075", 1);
+            let escaped = unquoted(fields, "user_id").replacen('u', r"\u0075", 1);
             fields.set("user_id", format!("\"{escaped}\""));
         }
     }
