@@ -10,7 +10,7 @@ use crossbeam_channel::{bounded, unbounded};
 
 use crate::cli::exit::Exit;
 use crate::clock;
-use crate::config::{Mode, Settings, Start};
+use crate::config::{Mode, Settings, StartAt};
 use crate::engine::io::{IoThread, Wiring};
 use crate::engine::monitor::Monitor;
 use crate::engine::recovery::RecoveryWorker;
@@ -235,8 +235,8 @@ fn configured(settings: &Settings) -> Configured {
         statistics: settings.stats.enabled,
         orders: settings.stats.orders,
         first_start: match settings.source.start {
-            Start::Earliest => FirstStart::Earliest,
-            Start::Latest => FirstStart::Latest,
+            StartAt::Earliest => FirstStart::Earliest,
+            StartAt::Latest => FirstStart::Latest,
         },
     }
 }
