@@ -1,6 +1,11 @@
-//! tmp
-pub mod status { 
-#[derive(Clone)] pub struct StatusBoard(std::sync::Arc<std::sync::atomic::AtomicI64>);
-impl StatusBoard { pub fn new(_: ()) -> Self { Self(Default::default()) } pub fn heartbeat(&self, now: i64) { self.0.store(now, std::sync::atomic::Ordering::Relaxed); } pub fn since_heartbeat(&self, now: i64) -> std::time::Duration { std::time::Duration::from_millis((now - self.0.load(std::sync::atomic::Ordering::Relaxed)).max(0) as u64) } }
-}
-pub mod metrics { pub fn install() {} }
+//! What the service says of itself: the status board and the metrics.
+//!
+//! Promises: the engine tells a fact once and goes on; whoever asks (HTTP, a scraper) gets a consistent copy. Needs
+//! nothing but memory, so it answers when Kafka and the database do not. It must never hold up a record, decide
+//! anything, or hold payload values and secrets.
+
+mod gauges;
+pub mod metrics;
+pub mod readiness;
+pub mod report;
+pub mod status;
