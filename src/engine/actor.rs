@@ -16,27 +16,17 @@ use crate::engine::outputs::OutputEncoder;
 use crate::engine::supervisor::Supervisor;
 use crate::log::RecordBatch;
 use crate::log::kafka::Doorbell;
+use crate::observe::status::RecordCounts;
 use crate::protocol::output::Effects;
 
 /// Which assignment of a partition a message belongs to: answers of a former one are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub u64);
 
-/// Records of a batch by outcome.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub counted: u64,
-    pub duplicate: u64,
-    pub late: u64,
-    pub dead_letter: u64,
-    pub replayed: u64,
-    pub key_mismatch: u64,
-}
-
 /// What the actor says after a batch.
 pub struct Applied {
     pub effects: Option<Effects>,
-    pub counts: Counts,
+    pub counts: RecordCounts,
     pub records: usize,
     pub next: Offset,
     pub watermark_ms: i64,
@@ -133,7 +123,7 @@ impl PartitionActor {
     }
 
     fn apply<B: RecordBatch>(&mut self, batch: &B, end: Option<Offset>) -> Applied {
-        let mut counts = Counts::default();
+        let mut counts = RecordCounts::default();
         let mut outputs = Vec::new();
         let mut mismatch_at = None;
         for index in 0..batch.len() {

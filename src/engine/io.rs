@@ -24,6 +24,7 @@ use crate::engine::snapshots::SnapshotSchedule;
 use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::Supervisor;
 use crate::log::{Log, LogEvent, Read};
+use crate::observe::metrics::BackpressureStage;
 use crate::protocol::cycle::{CommitCycle, Notice, OpenPartition, Step};
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::recovery::{Refusal, StartSource};
@@ -154,8 +155,7 @@ impl<L: Log> IoThread<L> {
                     "a newer process with the same instance.id has taken over; this one leaves",
                 ),
                 LogEvent::Fatal(why) => self.wiring.supervisor.fail(format!("the Kafka client cannot go on: {why}")),
-                LogEvent::Denied(why) => self.wiring.monitor.kafka_trouble(&why),
-                LogEvent::Trouble(why) => self.wiring.monitor.kafka_trouble(&why),
+                LogEvent::Denied(why) | LogEvent::Trouble(why) => self.wiring.monitor.kafka_trouble(&why),
             }
         }
         busy
@@ -286,8 +286,7 @@ impl<L: Log> IoThread<L> {
             is_live: false,
         };
         self.owned.insert(partition, Owned::Running(running));
-        self.wiring.monitor.running(partition, next, live_from);
-        self.note_live(partition);
+                self.note_live(partition);
     }
 
     fn refused(&mut self, partition: PartitionId, epoch: Epoch, refusal: Refusal) {
@@ -421,7 +420,7 @@ impl<L: Log> IoThread<L> {
     /// Hands records to the actors that have credit.
     fn feed(&mut self) -> bool {
         if self.cycle.pending_outputs() >= PENDING_OUTPUTS_MAX {
-            self.wiring.monitor.backpressure("outputs");
+            self.wiring.monitor.backpressure(BackpressureStage::Outputs);
             return false;
         }
         let mut busy = false;
@@ -455,7 +454,7 @@ impl<L: Log> IoThread<L> {
                 }
             }
             if running.in_flight >= CREDIT_BATCHES {
-                self.wiring.monitor.backpressure("actors");
+                self.wiring.monitor.backpressure(BackpressureStage::Actors);
             }
         }
         for (partition, why) in failed {
@@ -549,13 +548,15 @@ impl<L: Log> IoThread<L> {
     fn note_lags(&mut self) {
         for (&partition, owned) in &self.owned {
             if let Owned::Running(running) = owned {
-                let end = self.log.end_offset(partition);
-                let progress = self.cycle.committed(partition);
-                self.wiring.monitor.position(partition, running.next, end, progress);
+                // The end is heard of with each fetch; what was taken in since may already be beyond it.
+                let end = self.log.end_offset(partition).map(|end| end.max(running.next));
+                self.wiring.monitor.positions(partition, end, self.cycle.committed(partition));
             }
         }
-        let leaving = self.wiring.snapshots.consecutive_failures();
-        self.wiring.monitor.tick(self.cycle.in_doubt(), leaving);
+        self.wiring.monitor.statistics_under_way(self.wiring.statistics.rows_waiting());
+        if self.cycle.is_settled() && !self.cycle.in_doubt() {
+            self.wiring.monitor.commits_settled();
+        }
     }
 
     fn verify(&mut self) {

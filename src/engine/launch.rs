@@ -24,7 +24,7 @@ use crate::observe::status::StatusBoard;
 use crate::protocol::cycle::{CommitCycle, CycleSettings, DeliveryMode};
 use crate::protocol::recovery::{Configured, FirstStart};
 use crate::state::{SnapshotStore, Snapshotter, SnapshotterSettings, StoreOptions};
-use crate::stats::{Identity, ProgressProbe, StatsHandle, StatsOptions, StatisticsWriter};
+use crate::stats::{Identity, ProgressProbe, STATEMENT_TIMEOUT, StatisticsWriter, StatsOptions};
 
 /// Reports that may wait for the I/O thread: far more than all credits together.
 const REPORTS_MAX: usize = 65_536;
@@ -69,7 +69,7 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
             server
         }
         Err(error) => {
-            let reason = format!("http.listen = {}: {error}. What to do: choose a free address", settings.http.listen);
+            let reason = format!("http.listen = {}: {error}", settings.http.listen);
             return Leave { exit: Exit::Usage, reason };
         }
     };
@@ -113,7 +113,7 @@ async fn await_leave(supervisor: &Supervisor, stop: &AtomicBool, board: &StatusB
             _ = terminate.recv() => stop.store(true, Ordering::SeqCst),
             _ = interrupt.recv() => stop.store(true, Ordering::SeqCst),
             _ = watchdog.tick() => {
-                if board.since_heartbeat(clock::wall_clock_ms()) > STUCK {
+                if board.since_heartbeat(clock::monotonic_ms()) > STUCK {
                     supervisor.fail("the I/O thread has not come round for too long; a restart is safe");
                 }
             }
@@ -142,7 +142,7 @@ fn work(
     arbiters: Vec<actix::ArbiterHandle>,
 ) -> Result<(), (Exit, String)> {
     let failed = |what: &str, error: &dyn std::fmt::Display| (Exit::Failed, format!("{what}: {error}"));
-    let mut monitor = Monitor::new(board.clone(), settings);
+    let mut monitor = Monitor::new(board.clone());
     monitor.heartbeat();
     let kafka = kafka_settings(settings);
     // Opened while Kafka is waited for would save little: it takes milliseconds.
@@ -153,6 +153,7 @@ fn work(
     }
     let store = Arc::new(store);
     let cluster = await_cluster(&kafka, settings.kafka.startup_timeout, stop)?;
+    monitor.connected(&cluster.cluster_id);
     for remark in &cluster.remarks {
         tracing::warn!("{remark}");
     }
@@ -164,13 +165,13 @@ fn work(
     let (answers, answer_line) = unbounded();
     let (statistics_events, statistics_line) = unbounded();
     let (snapshot_events, snapshot_line) = unbounded();
-    let progress = settings.stats.enabled.then(|| ProgressProbe::new(&settings.stats));
+    let statistics_options = statistics_options(settings, &cluster)?;
     let worker = RecoveryWorker {
         reader: KafkaReader::new(kafka.clone()),
         topic: Arc::from(settings.source.topic.as_str()),
         configured: configured(settings),
         store: Arc::clone(&store),
-        progress,
+        progress: statistics_options.as_ref().map(ProgressProbe::new),
         requests,
         answers,
         doorbell: Arc::clone(&doorbell),
@@ -179,7 +180,17 @@ fn work(
         .name("tallyguard-recovery".to_owned())
         .spawn(move || worker.run())
         .map_err(|error| failed("no thread for recovery", &error))?;
-    let writer = statistics_writer(settings, &cluster, statistics_events, Arc::clone(&doorbell))?;
+    let writer = match statistics_options {
+        Some(options) => {
+            let doorbell = Arc::clone(&doorbell);
+            let spawned = StatisticsWriter::spawn(options, move |event| {
+                let _ = statistics_events.send(event);
+                doorbell.ring();
+            });
+            Some(spawned.map_err(|error| failed("no thread for statistics", &error))?)
+        }
+        None => None,
+    };
     let snapshotter = {
         let doorbell = Arc::clone(&doorbell);
         let settings = SnapshotterSettings { retain: settings.checkpoint.retain };
@@ -261,26 +272,22 @@ fn snapshot_pace(settings: &Settings) -> SnapshotPace {
     }
 }
 
-fn statistics_writer(
-    settings: &Settings,
-    cluster: &Cluster,
-    events: crossbeam_channel::Sender<crate::stats::StatsEvent>,
-    doorbell: Arc<crate::log::kafka::Doorbell>,
-) -> Result<Option<StatsHandle>, (Exit, String)> {
+fn statistics_options(settings: &Settings, cluster: &Cluster) -> Result<Option<StatsOptions>, (Exit, String)> {
     if !settings.stats.enabled {
         return Ok(None);
     }
-    let identity = Identity {
-        cluster_id: cluster.cluster_id.clone(),
-        topic: settings.source.topic.clone(),
-        topic_id: cluster.topic_id.clone(),
-        group: settings.source.group.clone(),
-    };
-    let options = StatsOptions::of(&settings.stats, identity)
-        .map_err(|error| (Exit::Usage, format!("stats.url: {error}")))?;
-    let writer = StatisticsWriter::spawn(options, move |event| {
-        let _ = events.send(event);
-        doorbell.ring();
-    });
-    writer.map(Some).map_err(|error| (Exit::Failed, format!("no thread for statistics: {error}")))
+    let connect = settings.stats.connect_options().map_err(|error| (Exit::Usage, format!("stats.url: {error}")))?;
+    Ok(Some(StatsOptions {
+        connect,
+        batch_rows: settings.stats.batch_rows,
+        migrate: settings.stats.migrate,
+        orders: settings.stats.orders,
+        identity: Identity {
+            cluster_id: cluster.cluster_id.clone(),
+            topic: settings.source.topic.clone(),
+            topic_id: cluster.topic_id.clone(),
+            group: settings.source.group.clone(),
+        },
+        statement_timeout: STATEMENT_TIMEOUT,
+    }))
 }
