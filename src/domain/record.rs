@@ -51,11 +51,23 @@ pub enum Field {
 impl Field {
     const COUNT: usize = 9;
     const NAMES: [&'static str; Self::COUNT] = [
-        "transaction_id", "order_id", "user_id", "merchant_id", "amount_minor", "currency", "event_time", "channel",
+        "transaction_id",
+        "order_id",
+        "user_id",
+        "merchant_id",
+        "amount_minor",
+        "currency",
+        "event_time",
+        "channel",
         "status",
     ];
     const REQUIRED: [Self; 7] = [
-        Self::TransactionId, Self::OrderId, Self::UserId, Self::MerchantId, Self::AmountMinor, Self::Currency,
+        Self::TransactionId,
+        Self::OrderId,
+        Self::UserId,
+        Self::MerchantId,
+        Self::AmountMinor,
+        Self::Currency,
         Self::EventTime,
     ];
 

@@ -84,10 +84,12 @@ impl PartitionState {
             }
             save_orders(statistics, &mut delta);
         }
-        let acknowledged = self.statistics.as_ref().map_or(
-            Position { offset: self.next, watermark: self.closed_through },
-            |statistics| statistics.acknowledged,
-        );
+        let acknowledged = self
+            .statistics
+            .as_ref()
+            .map_or(Position { offset: self.next, watermark: self.closed_through }, |statistics| {
+                statistics.acknowledged
+            });
         let summary = Encoder::default().i64(self.watermark.0).i64(self.closed_through.0).position(acknowledged);
         delta.puts.push((b"s".to_vec(), summary.0));
         delta

@@ -70,13 +70,7 @@ pub enum Taken {
 impl OpenWindow {
     #[must_use]
     pub fn new(start: WindowStart, first: Position) -> Self {
-        Self {
-            start,
-            first,
-            users: DigestMap::default(),
-            taken: DigestSet::default(),
-            unsaved: Unsaved::default(),
-        }
+        Self { start, first, users: DigestMap::default(), taken: DigestSet::default(), unsaved: Unsaved::default() }
     }
 
     /// Takes a transaction unless its (user, id) was already taken in this window.

@@ -40,7 +40,10 @@ pub struct Applied {
 pub enum Report {
     Applied(Applied),
     Flush(Option<StatisticsFlush>),
-    Snapshot { delta: StateDelta, through: Offset },
+    Snapshot {
+        delta: StateDelta,
+        through: Offset,
+    },
     /// The effects of acknowledged statistics on the commit metadata.
     Acknowledged(Effects),
 }

@@ -150,10 +150,10 @@ impl<L: Log> IoThread<L> {
                     }
                     self.log.stop(&partitions, true);
                 }
-                LogEvent::Replaced => self.wiring.supervisor.leave(
-                    Exit::Fenced,
-                    "a newer process with the same instance.id has taken over; this one leaves",
-                ),
+                LogEvent::Replaced => self
+                    .wiring
+                    .supervisor
+                    .leave(Exit::Fenced, "a newer process with the same instance.id has taken over; this one leaves"),
                 LogEvent::Fatal(why) => self.wiring.supervisor.fail(format!("the Kafka client cannot go on: {why}")),
                 LogEvent::Denied(why) | LogEvent::Trouble(why) => self.wiring.monitor.kafka_trouble(&why),
             }
@@ -265,6 +265,7 @@ impl<L: Log> IoThread<L> {
             doorbell: Arc::clone(&self.wiring.doorbell),
             supervisor: self.wiring.supervisor.clone(),
         };
+        self.wiring.statistics.record_rules(partition, state.parameters());
         self.wiring.snapshots.opened(partition, &start, &identity, state.parameters());
         let (next, live_from) = (state.next(), start.committed);
         let Ok(index) = usize::try_from(partition.0) else { return };
@@ -286,7 +287,7 @@ impl<L: Log> IoThread<L> {
             is_live: false,
         };
         self.owned.insert(partition, Owned::Running(running));
-                self.note_live(partition);
+        self.note_live(partition);
     }
 
     fn refused(&mut self, partition: PartitionId, epoch: Epoch, refusal: Refusal) {
@@ -511,10 +512,10 @@ impl<L: Log> IoThread<L> {
                     );
                     self.begin_again(partition);
                 }
-                Notice::Replaced => self.wiring.supervisor.leave(
-                    Exit::Fenced,
-                    "a newer process with the same instance.id has taken over; this one leaves",
-                ),
+                Notice::Replaced => self
+                    .wiring
+                    .supervisor
+                    .leave(Exit::Fenced, "a newer process with the same instance.id has taken over; this one leaves"),
                 Notice::Trouble(why) => self.wiring.monitor.commit_trouble(&why),
             }
         }

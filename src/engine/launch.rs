@@ -146,8 +146,9 @@ fn work(
     monitor.heartbeat();
     let kafka = kafka_settings(settings);
     // Opened while Kafka is waited for would save little: it takes milliseconds.
-    let (store, report) = SnapshotStore::open(&settings.instance.state_dir, StoreOptions::default(), clock::wall_clock_ms())
-        .map_err(|error| failed("instance.state_dir", &error))?;
+    let (store, report) =
+        SnapshotStore::open(&settings.instance.state_dir, StoreOptions::default(), clock::wall_clock_ms())
+            .map_err(|error| failed("instance.state_dir", &error))?;
     if let Some(set_aside) = report.set_aside {
         tracing::error!("the state store could not be read and was set aside ({set_aside:?}); the log rebuilds it");
     }

@@ -250,7 +250,9 @@ impl Monitor {
     }
 
     pub fn snapshot_failed(&self, why: &str, consecutive: u32) {
-        tracing::warn!("no checkpoint was stored ({consecutive} in a row): {why}; alerts go on, a restart replays more");
+        tracing::warn!(
+            "no checkpoint was stored ({consecutive} in a row): {why}; alerts go on, a restart replays more"
+        );
         metrics::checkpoint_failed();
         self.board.checkpoint_failed(consecutive, why, Now::read());
     }

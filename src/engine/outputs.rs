@@ -48,10 +48,7 @@ impl OutputEncoder {
                 destination: Destination::Alerts,
                 key: Some(user_id.as_bytes().to_vec()),
                 value: Some(body),
-                headers: vec![
-                    header("content-type", "application/json"),
-                    header("tallyguard.schema", "alert.v1"),
-                ],
+                headers: vec![header("content-type", "application/json"), header("tallyguard.schema", "alert.v1")],
                 source_timestamp_ms: source.timestamp_ms,
             },
             Output::DeadLetter(rejection) => {
@@ -150,12 +147,7 @@ mod tests {
         }
 
         fn record(&self, _index: usize) -> SourceRecord<'_> {
-            SourceRecord {
-                offset: Offset(7),
-                timestamp_ms: Some(5),
-                key: Some(&self.key),
-                value: Some(&self.value),
-            }
+            SourceRecord { offset: Offset(7), timestamp_ms: Some(5), key: Some(&self.key), value: Some(&self.value) }
         }
 
         fn headers(&self, _index: usize) -> Headers {

@@ -33,10 +33,21 @@ pub enum Request {
 
 /// What the worker answers.
 pub enum Answer {
-    Recovered { partition: PartitionId, epoch: Epoch, prepared: Box<Prepared> },
-    Refused { partition: PartitionId, epoch: Epoch, refusal: Refusal },
+    Recovered {
+        partition: PartitionId,
+        epoch: Epoch,
+        prepared: Box<Prepared>,
+    },
+    Refused {
+        partition: PartitionId,
+        epoch: Epoch,
+        refusal: Refusal,
+    },
     /// Not possible at the moment; the worker goes on trying.
-    Waiting { partitions: Vec<PartitionId>, why: String },
+    Waiting {
+        partitions: Vec<PartitionId>,
+        why: String,
+    },
 }
 
 /// A partition ready to be read.
@@ -149,7 +160,11 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         }
     }
 
-    fn decide(&self, facts: &PartitionFacts, snapshot: Option<&(SnapshotHead, StoredSnapshot)>) -> Result<Start, Refusal> {
+    fn decide(
+        &self,
+        facts: &PartitionFacts,
+        snapshot: Option<&(SnapshotHead, StoredSnapshot)>,
+    ) -> Result<Start, Refusal> {
         let never_committed = facts.committed.is_none();
         let progress = self.progress.as_ref().filter(|_| never_committed);
         let facts = Facts {

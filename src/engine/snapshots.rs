@@ -38,10 +38,18 @@ struct Subject {
 }
 
 enum Round {
-    Resting { next_ms: u64 },
+    Resting {
+        next_ms: u64,
+    },
     /// Waiting for the actors and for the commits.
-    Gathering { began_ms: u64, awaited: BTreeSet<PartitionId> },
-    Storing { began_ms: u64, generation: u64 },
+    Gathering {
+        began_ms: u64,
+        awaited: BTreeSet<PartitionId>,
+    },
+    Storing {
+        began_ms: u64,
+        generation: u64,
+    },
 }
 
 /// See the module head.

@@ -36,7 +36,9 @@ pub fn await_cluster(
             Ok((cluster_id, topic_id)) => {
                 return Ok(learn(settings, cluster_id, topic_id));
             }
-            Err(why) if stop.load(Ordering::SeqCst) => return Err((Exit::Done, format!("stopped while waiting: {why}"))),
+            Err(why) if stop.load(Ordering::SeqCst) => {
+                return Err((Exit::Done, format!("stopped while waiting: {why}")));
+            }
             Err(why) if clock::monotonic_now() >= deadline => {
                 return Err((
                     Exit::KafkaUnreachable,

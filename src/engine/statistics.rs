@@ -9,18 +9,26 @@ use std::collections::BTreeMap;
 use actix::Addr;
 
 use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::rule::Parameters;
 use crate::domain::statistics::StatisticsFlush;
 use crate::engine::actor::{PartitionActor, TakeFlush};
-use crate::stats::StatsHandle;
+use crate::stats::{RuleHistoryEntry, StatsHandle};
 
 enum Flush {
     /// None under way; the next is due at this time.
-    Idle { due_ms: u64 },
+    Idle {
+        due_ms: u64,
+    },
     /// The actor was asked.
     Asked,
     /// Waits for its commit, or for room at the writer.
-    Taken { flush: StatisticsFlush, is_committed: bool },
-    Submitted { through: Offset },
+    Taken {
+        flush: StatisticsFlush,
+        is_committed: bool,
+    },
+    Submitted {
+        through: Offset,
+    },
 }
 
 /// See the module head.
@@ -35,6 +43,29 @@ impl StatisticsLine {
     #[must_use]
     pub fn new(writer: Option<StatsHandle>, interval_ms: u64) -> Self {
         Self { writer, interval_ms, flushes: BTreeMap::new() }
+    }
+
+    /// Has the rule versions recorded with which the partition goes on; what is known already stays as it is.
+    pub fn record_rules(&self, partition: PartitionId, parameters: &Parameters) {
+        let Some(writer) = &self.writer else { return };
+        for history in &parameters.rules {
+            for version in &history.versions {
+                let content = serde_json::json!({
+                    "id": history.rule.id,
+                    "version": version.version,
+                    "window": history.rule.window_text,
+                    "max_transactions": version.max_transactions,
+                    "severity": version.severity,
+                });
+                writer.record_rule_version(RuleHistoryEntry {
+                    rule_id: history.rule.id.clone(),
+                    version: version.version,
+                    partition,
+                    first_offset: version.from,
+                    content: content.to_string(),
+                });
+            }
+        }
     }
 
     /// Asks the actor for a flush when one is due, and offers the writer what waits for it.

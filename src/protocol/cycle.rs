@@ -494,8 +494,8 @@ impl CommitCycle {
             let Some(ledger) = self.ledgers.get_mut(&partition) else { continue };
             let Some(read_back) = found.iter().find(|read_back| read_back.partition == partition) else { continue };
             let (before, after) = (ledger.committed.next.offset, effects.progress.next.offset);
-            let unmoved = read_back.committed == Some(before)
-                || (ledger.owes_first_commit && read_back.committed.is_none());
+            let unmoved =
+                read_back.committed == Some(before) || (ledger.owes_first_commit && read_back.committed.is_none());
             let moved = read_back.committed == Some(after);
             if !moved && !unmoved {
                 notices.push(Notice::Moved { partition, found: read_back.committed, expected: after });

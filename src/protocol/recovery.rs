@@ -100,7 +100,10 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::OffsetsGone { known_by, through } => {
-                write!(f, "the group's committed offset is gone, but {known_by} knows the partition up to offset {through}")
+                write!(
+                    f,
+                    "the group's committed offset is gone, but {known_by} knows the partition up to offset {through}"
+                )
             }
             Self::Metadata { committed, error } => write!(f, "committed offset {committed}: {error}"),
             Self::IdentityChanged { what, then, now } => {
@@ -115,7 +118,9 @@ impl fmt::Display for Refusal {
             Self::SnapshotAhead { snapshot, committed } => {
                 write!(f, "the local snapshot, at offset {snapshot}, is ahead of the committed offset {committed}")
             }
-            Self::ParametersChanged { what } => write!(f, "the configuration changed what the state depends on: {what}"),
+            Self::ParametersChanged { what } => {
+                write!(f, "the configuration changed what the state depends on: {what}")
+            }
         }
     }
 }

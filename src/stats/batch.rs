@@ -12,9 +12,7 @@ use tokio::time::{sleep, timeout};
 use crate::domain::statistics::{OrderRow, StatisticsRow};
 use crate::stats::RuleHistoryEntry;
 use crate::stats::mailbox::Work;
-use crate::stats::store::{
-    FromPartition, ProgressRow, Rows, StatisticsSession, StatisticsStore, StoreError, Table,
-};
+use crate::stats::store::{FromPartition, ProgressRow, Rows, StatisticsSession, StatisticsStore, StoreError, Table};
 
 /// How often a transaction that met another one is tried again before that counts as an outage.
 const CONTENTION_RETRIES: u32 = 8;

@@ -72,8 +72,7 @@ impl PartitionQueue {
         let topic = CString::new(topic).ok()?;
         // SAFETY: the client handle is valid while `consumer` is borrowed; the returned queue is owned and checked.
         unsafe {
-            let queue =
-                native::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition);
+            let queue = native::rd_kafka_queue_get_partition(consumer.client().native_ptr(), topic.as_ptr(), partition);
             if queue.is_null() {
                 return None;
             }
@@ -206,13 +205,8 @@ impl RecordBatch for MessageBatch {
                 return found;
             }
             let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
-            while native::rd_kafka_header_get_all(
-                headers,
-                found.len(),
-                &raw mut name,
-                &raw mut value,
-                &raw mut length,
-            ) == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+            while native::rd_kafka_header_get_all(headers, found.len(), &raw mut name, &raw mut value, &raw mut length)
+                == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
             {
                 let value = bytes(value, length).map(<[u8]>::to_vec);
                 found.push((CStr::from_ptr(name).to_bytes().to_vec(), value));
@@ -336,10 +330,8 @@ pub fn topic_id<C: ConsumerContext>(
     // SAFETY: every handle made here is freed here, after its last use; results are read before their event is freed.
     unsafe {
         let queue = native::rd_kafka_queue_new(client);
-        let options = native::rd_kafka_AdminOptions_new(
-            client,
-            native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
-        );
+        let options =
+            native::rd_kafka_AdminOptions_new(client, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
         let mut names = [topic.as_ptr()];
         let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         native::rd_kafka_DescribeTopics(client, topics, options, queue);

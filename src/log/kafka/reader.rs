@@ -109,9 +109,9 @@ impl RecoveryReader for KafkaReader {
         };
         let count = partition_count(client, &settings.topic)?;
         let committed = committed_offsets(client, &settings.topic, 0..count)?;
-        let group_began_with = committed.values().find_map(|(_, metadata)| {
-            metadata.as_ref().ok().map(|metadata| metadata.partitions_at_first_start)
-        });
+        let group_began_with = committed
+            .values()
+            .find_map(|(_, metadata)| metadata.as_ref().ok().map(|metadata| metadata.partitions_at_first_start));
         let facts = partitions.iter().map(|&partition| {
             let (start, end) = client
                 .fetch_watermarks(&settings.topic, partition.0, CALL_TIMEOUT)
@@ -140,8 +140,7 @@ impl RecoveryReader for KafkaReader {
         let wanted: HashMap<PartitionId, Offset> =
             requests.iter().map(|request| (request.partition, request.outputs_from)).collect();
         let since_ms = requests.iter().map(|request| request.since_ms).min().unwrap_or(0) - CLOCK_MARGIN_MS;
-        let committed =
-            committed_offsets(client, &settings.topic, requests.iter().map(|request| request.partition.0))?;
+        let committed = committed_offsets(client, &settings.topic, requests.iter().map(|request| request.partition.0))?;
         let mut found: HashMap<PartitionId, HashSet<OutputId>> = HashMap::new();
         for (topic, kind) in [
             (&settings.alerts_topic, Kind::Alerts),

@@ -67,7 +67,10 @@ impl Writer {
     pub fn begin(&mut self) -> Outcome {
         self.with(|producer, _| {
             producer.context().reset();
-            producer.producer().begin_transaction().map_or_else(|error| classify::transaction_error(&error), |()| Outcome::Done)
+            producer
+                .producer()
+                .begin_transaction()
+                .map_or_else(|error| classify::transaction_error(&error), |()| Outcome::Done)
         })
     }
 
@@ -147,7 +150,9 @@ impl Writer {
                 producer.poll(Duration::ZERO);
                 std::thread::sleep(POLL_PAUSE);
             }
-            producer.abort_transaction(timeout).map_or_else(|error| Outcome::Doubtful(error.to_string()), |()| Outcome::Done)
+            producer
+                .abort_transaction(timeout)
+                .map_or_else(|error| Outcome::Doubtful(error.to_string()), |()| Outcome::Done)
         })
     }
 
@@ -202,7 +207,9 @@ fn drain(producer: &BaseProducer<WriterContext>, deadline: Instant) -> Outcome {
         }
         std::thread::sleep(POLL_PAUSE);
     }
-    producer.client().context().delivery_failure().map_or(Outcome::Done, |why| {
-        Outcome::Abortable(format!("an output was not delivered: {why}"))
-    })
+    producer
+        .client()
+        .context()
+        .delivery_failure()
+        .map_or(Outcome::Done, |why| Outcome::Abortable(format!("an output was not delivered: {why}")))
 }

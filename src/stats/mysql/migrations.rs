@@ -40,7 +40,8 @@ pub async fn apply(connection: &mut MySqlConnection) -> Result<(), StoreError> {
     if applied(connection).await.map_err(outage)? >= newest() {
         return Ok(());
     }
-    let locked: Option<i64> = sqlx::query(LOCK).fetch_one(&mut *connection).await.and_then(|row| row.try_get(0)).map_err(outage)?;
+    let locked: Option<i64> =
+        sqlx::query(LOCK).fetch_one(&mut *connection).await.and_then(|row| row.try_get(0)).map_err(outage)?;
     if locked != Some(1) {
         return Err(StoreError::Unavailable("another instance is still applying the migrations".to_owned()));
     }

@@ -17,8 +17,8 @@ use sqlx::{Connection, Row};
 use crate::domain::ids::{Offset, PartitionId};
 use crate::stats::store::{ProgressRow, Rows, StatisticsSession, StatisticsStore, StoreError, Table};
 use crate::stats::{Identity, StatsOptions};
-pub use probe::ProgressProbe;
 use errors::classify;
+pub use probe::ProgressProbe;
 use statements::{Upsert, columns};
 
 /// The protocol counts a statement's parameters in 16 bits.

@@ -137,7 +137,10 @@ fn bind_statistics(
     arguments.add(row.source_offset.0)
 }
 
-fn bind_order(arguments: &mut MySqlArguments, (partition, row): &FromPartition<'_, OrderRow>) -> Result<(), BoxDynError> {
+fn bind_order(
+    arguments: &mut MySqlArguments,
+    (partition, row): &FromPartition<'_, OrderRow>,
+) -> Result<(), BoxDynError> {
     arguments.add(&*row.order_id)?;
     arguments.add(&*row.user_id)?;
     arguments.add(&*row.merchant_id)?;
