@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use crate::state::error::StateError;
+use crate::state::log_framing;
 
 const LOCK: &str = "lock";
 const STORE: &str = "store";
@@ -52,21 +53,28 @@ impl DirectoryLock {
     }
 }
 
-/// Why the store in this folder must not be opened: it was condemned, or it has files but no beginning. RocksDB would
-/// take the latter for a new store and delete the files.
+/// Why the store in this folder must not be opened: it was condemned; it has files but no beginning (RocksDB would take
+/// it for a new store and delete them); or RocksDB would never come back from opening it.
 pub(super) fn damage_before_opening(store: &Path) -> Result<Option<String>, StateError> {
     if let Ok(reason) = fs::read_to_string(store.join(CONDEMNED)) {
         return Ok(Some(reason.trim().to_owned()));
     }
-    if !store.exists() || store.join("CURRENT").exists() {
+    if !store.exists() {
         return Ok(None);
     }
-    let has_data = fs::read_dir(store).map_err(StateError::io("list", store))?.flatten().any(|entry| {
+    let has_beginning = store.join("CURRENT").exists();
+    for entry in fs::read_dir(store).map_err(StateError::io("list", store))?.flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        name.ends_with(".sst") || name.ends_with(".log") || name.starts_with("MANIFEST-")
-    });
-    Ok(has_data.then(|| "the file CURRENT is missing".to_owned()))
+        let is_log = name.ends_with(".log") || name.starts_with("MANIFEST-");
+        if !has_beginning && (is_log || name.ends_with(".sst")) {
+            return Ok(Some("the file CURRENT is missing".to_owned()));
+        }
+        if is_log && log_framing::would_hang(&entry.path()).map_err(StateError::io("read", &entry.path()))? {
+            return Ok(Some(format!("{name} has a record of a type that is never written")));
+        }
+    }
+    Ok(None)
 }
 
 /// Sees to it that the next start sets this store aside. Without it a damaged block would end each process again as soon

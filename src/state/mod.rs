@@ -23,6 +23,7 @@ pub mod checkpoints;
 mod directory;
 mod error;
 pub mod keys;
+mod log_framing;
 pub mod manifest;
 pub mod merge;
 mod options;
