@@ -39,7 +39,11 @@ pub struct Applied {
 /// What a partition actor tells the I/O thread.
 pub enum Report {
     Applied(Applied),
-    Flush(Option<StatisticsFlush>),
+    Flush {
+        flush: Option<StatisticsFlush>,
+        /// Rows that changed since; none right after.
+        pending_statistics: usize,
+    },
     Snapshot {
         delta: StateDelta,
         through: Offset,
@@ -194,7 +198,7 @@ impl Handler<TakeFlush> for PartitionActor {
 
     fn handle(&mut self, _message: TakeFlush, _ctx: &mut Self::Context) {
         let flush = self.state.take_flush();
-        self.report(Report::Flush(flush));
+        self.report(Report::Flush { flush, pending_statistics: self.state.pending_statistics() });
     }
 }
 

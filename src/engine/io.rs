@@ -364,7 +364,8 @@ impl<L: Log> IoThread<L> {
                 self.note_live(partition);
             }
             Report::Acknowledged(effects) => self.cycle.effects(partition, effects),
-            Report::Flush(flush) => {
+            Report::Flush { flush, pending_statistics } => {
+                self.wiring.monitor.statistics_pending(partition, pending_statistics);
                 let committed = self.cycle.committed(partition).map(|progress| progress.next.offset);
                 self.wiring.statistics.taken(partition, flush, committed);
             }

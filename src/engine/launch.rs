@@ -15,7 +15,7 @@ use crate::engine::io::{IoThread, Wiring};
 use crate::engine::monitor::Monitor;
 use crate::engine::recovery::RecoveryWorker;
 use crate::engine::snapshots::{SnapshotPace, SnapshotSchedule};
-use crate::engine::startup::{Cluster, await_cluster};
+use crate::engine::startup::{Cluster, await_cluster, fence_predecessor, open_store};
 use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::{Leave, Supervisor};
 use crate::http;
@@ -23,7 +23,7 @@ use crate::log::kafka::{KafkaLog, KafkaReader, KafkaSettings};
 use crate::observe::status::StatusBoard;
 use crate::protocol::cycle::{CommitCycle, CycleSettings, DeliveryMode};
 use crate::protocol::recovery::{Configured, FirstStart};
-use crate::state::{SnapshotStore, Snapshotter, SnapshotterSettings, StoreOptions};
+use crate::state::{Snapshotter, SnapshotterSettings};
 use crate::stats::{Identity, ProgressProbe, STATEMENT_TIMEOUT, StatisticsWriter, StatsOptions};
 
 /// Reports that may wait for the I/O thread: far more than all credits together.
@@ -53,10 +53,8 @@ fn leave_on_panic() {
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         report(panic);
-        if std::thread::current().name().is_none_or(|name| !name.ends_with("-recovery")) {
-            tracing::error!("a part of the service panicked; leaving with exit code 1: {panic}");
-            std::process::exit(i32::from(Exit::Failed.code()));
-        }
+        tracing::error!("a part of the service panicked; leaving with exit code 1: {panic}");
+        std::process::exit(i32::from(Exit::Failed.code()));
     }));
 }
 
@@ -145,20 +143,15 @@ fn work(
     let mut monitor = Monitor::new(board.clone());
     monitor.heartbeat();
     let kafka = kafka_settings(settings);
-    // Opened while Kafka is waited for would save little: it takes milliseconds.
-    let (store, report) =
-        SnapshotStore::open(&settings.instance.state_dir, StoreOptions::default(), clock::wall_clock_ms())
-            .map_err(|error| failed("instance.state_dir", &error))?;
-    if let Some(set_aside) = report.set_aside {
-        tracing::error!("the state store could not be read and was set aside ({set_aside:?}); the log rebuilds it");
-    }
-    let store = Arc::new(store);
     let cluster = await_cluster(&kafka, settings.kafka.startup_timeout, stop)?;
     monitor.connected(&cluster.cluster_id);
     for remark in &cluster.remarks {
         tracing::warn!("{remark}");
     }
-    let log = KafkaLog::join(&kafka, cluster.message_max_bytes).map_err(|error| failed("kafka.properties", &error))?;
+    let mut log = KafkaLog::join(&kafka, cluster.message_max_bytes)
+        .map_err(|error| (Exit::Usage, format!("kafka.properties: {error:#}")))?;
+    fence_predecessor(&mut log, settings.kafka.startup_timeout, stop, &mut monitor)?;
+    let store = Arc::new(open_store(&settings.instance.state_dir, &mut monitor)?);
     let doorbell = log.doorbell();
     let (reports, report_line) = bounded(REPORTS_MAX);
     let (recovery, requests) = bounded(1_024);
@@ -217,7 +210,9 @@ fn work(
         statistics: StatisticsLine::new(writer, millis(settings.stats.flush_interval)),
         snapshots: SnapshotSchedule::new(snapshotter, snapshot_pace(settings)),
     };
-    IoThread::new(log, CommitCycle::new(cycle_settings(settings)), wiring).run();
+    let mut cycle = CommitCycle::new(cycle_settings(settings));
+    cycle.writer_is_ready();
+    IoThread::new(log, cycle, wiring).run();
     Ok(())
 }
 

@@ -238,6 +238,11 @@ impl Monitor {
         }
     }
 
+    /// Rows of a partition that changed and are not on their way to the database.
+    pub fn statistics_pending(&self, partition: PartitionId, rows: usize) {
+        self.board.statistics_pending(partition, rows);
+    }
+
     pub fn statistics_under_way(&self, rows: usize) {
         self.board.statistics_under_way(rows);
     }

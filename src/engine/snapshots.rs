@@ -16,7 +16,7 @@ use crate::engine::actor::{PartitionActor, TakeSnapshot};
 use crate::engine::monitor::Monitor;
 use crate::protocol::metadata::{DecidedWith, LogIdentity};
 use crate::protocol::recovery::{SnapshotHead, Start, StartSource};
-use crate::state::{NotTaken, SnapshotDelta, SnapshotEvent, SnapshotterHandle};
+use crate::state::{NotTaken, SnapshotDelta, SnapshotEvent, SnapshotterHandle, StateError};
 
 /// Times in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -219,6 +219,15 @@ impl SnapshotSchedule {
         }
     }
 
+    fn start_over(&mut self, deltas: &[SnapshotDelta]) {
+        for delta in deltas {
+            if let Some(subject) = self.subjects.get_mut(&delta.partition) {
+                subject.unsaved = None;
+                subject.whole = true;
+            }
+        }
+    }
+
     fn rest(&mut self, began_ms: u64, now_ms: u64) {
         let next_ms = (began_ms + self.pace.interval_ms).max(now_ms + self.pace.min_pause_ms);
         self.round = Round::Resting { next_ms };
@@ -250,7 +259,12 @@ impl SnapshotSchedule {
                 self.rest(began_ms, now_ms);
             }
             SnapshotEvent::Failed { error, deltas, .. } => {
-                self.give_back(deltas);
+                if matches!(error, StateError::WithoutBase { .. } | StateError::Backwards { .. }) {
+                    // Changes mean nothing to what is stored: the next snapshot is a whole one.
+                    self.start_over(&deltas);
+                } else {
+                    self.give_back(deltas);
+                }
                 self.failed(&error.to_string(), began_ms, now_ms, monitor);
             }
             SnapshotEvent::NotRetained { error, .. } => tracing::warn!("no checkpoint was kept: {error}"),

@@ -1,12 +1,23 @@
 //! What must be true before the first record is read: Kafka answers, the topics exist, nobody else writes as us.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::cli::exit::Exit;
 use crate::clock;
+use crate::engine::monitor::Monitor;
 use crate::engine::outputs::TopicLimits;
-use crate::log::kafka::{KafkaReader, KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT, TopicConfig, topic_configs};
+use crate::log::Log;
+use crate::log::kafka::{KafkaLog, KafkaReader, KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT, TopicConfig, topic_configs};
+use crate::protocol::cycle::{Outcome, Step};
+use crate::state::{SnapshotStore, StateError, StoreOptions};
+
+/// Settling a predecessor's transaction takes up to a second; a shorter `kafka.startup_timeout` is not held against it.
+const FENCING_PATIENCE_MIN: Duration = Duration::from_secs(15);
+/// A fenced predecessor notices within a heartbeat and leaves.
+const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+const STANDBY_MAX: u32 = 3;
 
 /// What the start learned.
 pub struct Cluster {
@@ -55,6 +66,79 @@ pub fn await_cluster(
                     said = why;
                 }
                 std::thread::sleep(Duration::from_millis(250));
+            }
+        }
+    }
+}
+
+/// Puts the first transactional writer in place: whatever a predecessor with the same id left is settled, and it can
+/// write no more.
+///
+/// # Errors
+/// The exit code and what to tell the operator.
+pub fn fence_predecessor(
+    log: &mut KafkaLog,
+    patience: Duration,
+    stop: &AtomicBool,
+    monitor: &mut Monitor,
+) -> Result<(), (Exit, String)> {
+    let deadline = clock::monotonic_now() + patience.max(FENCING_PATIENCE_MIN);
+    loop {
+        monitor.heartbeat();
+        let why = match log.execute(&Step::ReplaceWriter) {
+            Outcome::Done | Outcome::DoneDisturbed(_) => {
+                monitor.writer_replaced();
+                return Ok(());
+            }
+            Outcome::Doubtful(why) | Outcome::Fenced(why) => why,
+            other => format!("{other:?}"),
+        };
+        if stop.load(Ordering::SeqCst) {
+            return Err((Exit::Done, format!("stopped while waiting: {why}")));
+        }
+        if clock::monotonic_now() >= deadline {
+            return Err((
+                Exit::KafkaUnreachable,
+                format!(
+                    "no transactional writer within kafka.startup_timeout: {why}. What to do: look at the brokers' \
+                         transaction coordinator, and at the right to use the transactional id"
+                ),
+            ));
+        }
+        monitor.commit_trouble(&why);
+        std::thread::sleep(Duration::from_millis(250));
+    }
+}
+
+/// Opens the local state. A predecessor that was just fenced may still hold it for a moment; one that is frozen holds
+/// it until it wakes, so a folder beside it is used then, because snapshots only shorten a replay.
+///
+/// # Errors
+/// The exit code and what to tell the operator.
+pub fn open_store(state_dir: &Path, monitor: &mut Monitor) -> Result<SnapshotStore, (Exit, String)> {
+    let deadline = clock::monotonic_now() + LOCK_PATIENCE;
+    let mut standby = 0;
+    loop {
+        monitor.heartbeat();
+        let folder = if standby == 0 { state_dir.to_owned() } else { state_dir.join(format!("standby-{standby}")) };
+        match SnapshotStore::open(&folder, StoreOptions::default(), clock::wall_clock_ms()) {
+            Ok((store, report)) => {
+                if let Some(aside) = report.set_aside {
+                    tracing::error!(
+                        "the state store could not be read and was set aside, the log rebuilds it: {aside:?}"
+                    );
+                }
+                return Ok(store);
+            }
+            Err(StateError::Locked { .. }) if clock::monotonic_now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error @ StateError::Locked { .. }) if standby < STANDBY_MAX => {
+                standby += 1;
+                tracing::warn!("{error}; using {} instead", state_dir.join(format!("standby-{standby}")).display());
+            }
+            Err(error) => {
+                return Err((Exit::Failed, format!("instance.state_dir = {}: {error}", state_dir.display())));
             }
         }
     }

@@ -28,6 +28,7 @@ enum Flush {
     },
     Submitted {
         through: Offset,
+        rows: usize,
     },
 }
 
@@ -113,9 +114,9 @@ impl StatisticsLine {
         let (Some(writer), Some(state)) = (&self.writer, self.flushes.get_mut(&partition)) else { return };
         match std::mem::replace(state, Flush::Asked) {
             Flush::Taken { flush, is_committed: true } => {
-                let through = flush.through;
+                let (through, rows) = (flush.through, flush.rows.len() + flush.orders.len());
                 *state = match writer.submit(flush) {
-                    Ok(()) => Flush::Submitted { through },
+                    Ok(()) => Flush::Submitted { through, rows },
                     Err(flush) => Flush::Taken { flush, is_committed: true },
                 };
             }
@@ -126,7 +127,7 @@ impl StatisticsLine {
     /// The writer's answer; true when it is the flush that is under way.
     pub fn acknowledged(&mut self, partition: PartitionId, through: Offset) -> bool {
         match self.flushes.get(&partition) {
-            Some(Flush::Submitted { through: submitted }) if *submitted == through => {
+            Some(Flush::Submitted { through: submitted, .. }) if *submitted == through => {
                 let due_ms = crate::clock::monotonic_ms() + self.interval_ms;
                 self.flushes.insert(partition, Flush::Idle { due_ms });
                 true
@@ -164,7 +165,8 @@ impl StatisticsLine {
     pub fn rows_waiting(&self) -> usize {
         let waiting = self.flushes.values().map(|flush| match flush {
             Flush::Taken { flush, .. } => flush.rows.len() + flush.orders.len(),
-            _ => 0,
+            Flush::Submitted { rows, .. } => *rows,
+            Flush::Idle { .. } | Flush::Asked => 0,
         });
         waiting.sum()
     }

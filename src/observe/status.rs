@@ -315,6 +315,11 @@ impl StatusBoard {
         });
     }
 
+    /// Rows of a partition that changed and are not on their way to the database.
+    pub fn statistics_pending(&self, partition: PartitionId, rows: usize) {
+        self.write_partition(partition, |one| one.statistics_pending_rows = saturating_u64(rows));
+    }
+
     /// Rows that were taken from the actors and are not acknowledged.
     pub fn statistics_under_way(&self, rows: usize) {
         self.write(|facts| facts.statistics_rows_under_way = saturating_u64(rows));

@@ -198,6 +198,12 @@ impl CommitCycle {
         }
     }
 
+    /// The first writer is in place, its predecessor settled: done before the cycle begins, when there is no membership
+    /// to lose yet.
+    pub fn writer_is_ready(&mut self) {
+        self.writer_ready = true;
+    }
+
     /// Begins to keep the effects of a recovered partition.
     pub fn open(&mut self, open: OpenPartition, now: MonotonicMs) {
         let mut queue = VecDeque::new();
@@ -431,7 +437,6 @@ impl CommitCycle {
                 vec![Notice::Aborted(why)]
             }
             Outcome::Fenced(why) => {
-                self.probe_membership = true;
                 self.doubt();
                 self.back_off(now);
                 vec![Notice::Trouble(format!("fenced: {why}"))]
@@ -448,7 +453,11 @@ impl CommitCycle {
     }
 
     /// From here on nothing is believed until a new writer has settled the old transaction and it was read back.
+    ///
+    /// A new writer fences whoever holds the id now. That may be a successor of this very process, so the group is asked
+    /// first: this process may have been frozen, and replaced, while it believed to be waiting for an answer.
     fn doubt(&mut self) {
+        self.probe_membership = true;
         self.writer_ready = false;
         if let Some(transaction) = &mut self.transaction {
             transaction.in_doubt = true;

@@ -32,10 +32,10 @@ pub fn transaction_error(error: &KafkaError) -> Outcome {
     }
 }
 
-/// A newer producer with the same transactional id exists, or the coordinator has given up on this one.
+/// A newer producer or member with the same id exists, or a coordinator has given up on this one.
 #[must_use]
 pub fn is_fencing(code: Code) -> bool {
-    matches!(code, Code::ProducerFenced | Code::InvalidProducerEpoch | Code::Fenced)
+    matches!(code, Code::ProducerFenced | Code::InvalidProducerEpoch | Code::Fenced | Code::FencedInstanceId)
 }
 
 /// A call that ran out of time may still take effect.

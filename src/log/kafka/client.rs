@@ -7,27 +7,29 @@ use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
 use rdkafka::topic_partition_list::Offset as ListOffset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::log::kafka::membership::{Membership, event_of};
-use crate::log::kafka::native::{Doorbell, MessageBatch, PartitionQueue, cached_end};
+use crate::log::kafka::native::{Doorbell, MessageBatch, PartitionQueue, cached_end, member_id};
 use crate::log::kafka::reader::KafkaReader;
 use crate::log::kafka::settings::KafkaSettings;
 use crate::log::kafka::writer::Writer;
 use crate::log::{Log, LogEvent, Read, RecoveryReader};
 use crate::protocol::cycle::{Outcome, Step};
 
-/// A fenced member learns of it with its next heartbeats; they go out every second.
+/// How long the coordinator may take to say who is a member; a fenced member also learns of it with its heartbeats,
+/// which go out every second.
 const MEMBERSHIP_PROBE: Duration = Duration::from_secs(3);
 
 /// See the module head.
 pub struct KafkaLog {
     topic: String,
     topic_name: CString,
+    group: String,
+    instance_id: String,
     consumer: BaseConsumer<Membership>,
     writer: Writer,
     reader: KafkaReader,
@@ -51,6 +53,8 @@ impl KafkaLog {
         Ok(Self {
             topic: settings.topic.clone(),
             topic_name: CString::new(settings.topic.as_str())?,
+            group: settings.group.clone(),
+            instance_id: settings.instance_id.clone(),
             consumer,
             writer: Writer::new(settings.clone(), message_max_bytes)?,
             reader: KafkaReader::new(settings.clone()),
@@ -100,12 +104,28 @@ impl KafkaLog {
         matches!(fatal, Some((RDKafkaErrorCode::FencedInstanceId, _)))
     }
 
+    /// Asks the coordinator who is a member now. A member with our instance id but another member id has replaced us;
+    /// finding ourselves, or nobody, means that the fencing came from the coordinator's own patience.
     fn probe_membership(&mut self) -> Outcome {
         let deadline = clock::monotonic_now() + MEMBERSHIP_PROBE;
+        let own = member_id(&self.consumer);
+        let of_instance = format!("{}-", self.instance_id);
         while clock::monotonic_now() < deadline {
-            self.serve(Duration::from_millis(50));
+            self.serve(Duration::from_millis(20));
             if self.is_replaced() || self.noted.contains(&LogEvent::Replaced) {
                 return Outcome::Membership { replaced: true };
+            }
+            let Ok(list) = self.consumer.client().fetch_group_list(Some(&self.group), Duration::from_secs(1)) else {
+                continue;
+            };
+            let members = list.groups().iter().flat_map(|group| group.members());
+            for member in members {
+                if Some(member.id()) == own.as_deref() {
+                    return Outcome::Membership { replaced: false };
+                }
+                if own.is_some() && is_incarnation(member.id(), &of_instance) {
+                    return Outcome::Membership { replaced: true };
+                }
             }
         }
         Outcome::Membership { replaced: false }
@@ -199,6 +219,11 @@ impl Log for KafkaLog {
     }
 }
 
+/// The coordinator names a static member `<group.instance.id>-<uuid>`.
+fn is_incarnation(member: &str, of_instance: &str) -> bool {
+    member.strip_prefix(of_instance).is_some_and(|rest| uuid::Uuid::try_parse(rest).is_ok())
+}
+
 fn last_offset(batch: &MessageBatch) -> Option<Offset> {
     use crate::log::RecordBatch;
     let last = batch.len().checked_sub(1)?;
@@ -207,11 +232,8 @@ fn last_offset(batch: &MessageBatch) -> Option<Offset> {
 
 impl Drop for KafkaLog {
     fn drop(&mut self) {
+        // From here on revocations are answered on the spot. A static member keeps its partitions for the session
+        // time-out.
         self.consumer.context().close();
-        // An aborted or finished writer has nothing to say any more; the consumer then leaves quietly: a static member
-        // keeps its partitions for the session time-out.
-        if let Some(Err(KafkaError::ConsumerQueueClose(code))) = self.consumer.poll(Duration::ZERO) {
-            tracing::debug!("closing the consumer: {code}");
-        }
     }
 }

@@ -15,8 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
+use rdkafka::TopicPartitionList;
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::message::BorrowedMessage;
 
 use crate::domain::ids::Offset;
 use crate::domain::record::SourceRecord;
@@ -195,24 +197,72 @@ impl RecordBatch for MessageBatch {
         }
     }
 
-    fn headers(&self, index: usize) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let mut found = Vec::new();
-        // SAFETY: the headers belong to the message, which outlives this call; names are NUL-terminated.
-        unsafe {
-            let mut headers = ptr::null_mut();
-            let result = native::rd_kafka_message_headers(self.messages[index], &raw mut headers);
-            if result != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return found;
-            }
-            let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
-            while native::rd_kafka_header_get_all(headers, found.len(), &raw mut name, &raw mut value, &raw mut length)
-                == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
-            {
-                let value = bytes(value, length).map(<[u8]>::to_vec);
-                found.push((CStr::from_ptr(name).to_bytes().to_vec(), value));
-            }
+    fn headers(&self, index: usize) -> Headers {
+        // SAFETY: a valid message that we own.
+        unsafe { headers_of(self.messages[index]) }
+    }
+}
+
+/// Names and values as bytes: names need not be UTF-8.
+type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+
+/// # Safety
+/// `message` must be a live message.
+unsafe fn headers_of(message: *const native::rd_kafka_message_t) -> Headers {
+    let mut found = Vec::new();
+    // SAFETY: the headers belong to the message, which outlives this call; names are NUL-terminated.
+    unsafe {
+        let mut headers = ptr::null_mut();
+        let result = native::rd_kafka_message_headers(message, &raw mut headers);
+        if result != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return found;
         }
-        found
+        let (mut name, mut value, mut length) = (ptr::null(), ptr::null(), 0);
+        while native::rd_kafka_header_get_all(headers, found.len(), &raw mut name, &raw mut value, &raw mut length)
+            == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR
+        {
+            let value = bytes(value, length).map(<[u8]>::to_vec);
+            found.push((CStr::from_ptr(name).to_bytes().to_vec(), value));
+        }
+    }
+    found
+}
+
+/// Headers of a message that the rdkafka crate lends; its own accessor panics on names that are not UTF-8.
+#[must_use]
+pub fn borrowed_headers(message: &BorrowedMessage<'_>) -> Headers {
+    // SAFETY: the message is alive while it is borrowed.
+    unsafe { headers_of(message.ptr()) }
+}
+
+/// The metadata of each entry of a list, in its order; the rdkafka crate's own accessor panics when it is not UTF-8.
+#[must_use]
+pub fn list_metadata(list: &TopicPartitionList) -> Vec<Vec<u8>> {
+    // SAFETY: the list is alive while it is borrowed, and holds `cnt` entries; metadata is `metadata_size` bytes or null.
+    unsafe {
+        let list = list.ptr();
+        let count = usize::try_from((*list).cnt).unwrap_or(0);
+        let entries = if count == 0 { &[] } else { slice::from_raw_parts((*list).elems, count) };
+        entries
+            .iter()
+            .map(|entry| bytes(entry.metadata, entry.metadata_size).map_or_else(Vec::new, <[u8]>::to_vec))
+            .collect()
+    }
+}
+
+/// The id under which the consumer is a member of its group; `None` before it joined.
+pub fn member_id<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> Option<String> {
+    let client = consumer.client().native_ptr();
+    // SAFETY: the client handle is valid while `consumer` is borrowed; the text is copied, then freed with the
+    // allocator that made it.
+    unsafe {
+        let text = native::rd_kafka_memberid(client);
+        if text.is_null() {
+            return None;
+        }
+        let id = CStr::from_ptr(text).to_string_lossy().into_owned();
+        native::rd_kafka_mem_free(client, text.cast());
+        (!id.is_empty()).then_some(id)
     }
 }
 

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
-use rdkafka::message::{Headers, Message};
+use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset as ListOffset;
 use serde::Deserialize;
 
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::log::kafka::membership::Membership;
-use crate::log::kafka::native::topic_id;
+use crate::log::kafka::native::{borrowed_headers, list_metadata, topic_id};
 use crate::log::kafka::settings::KafkaSettings;
 use crate::log::{PartitionFacts, RecoveryReader};
 use crate::protocol::cycle::{ReadBack, ReadBackRequest};
@@ -193,10 +193,10 @@ fn committed_offsets(
     }
     let list = client.committed_offsets(list, CALL_TIMEOUT).map_err(|error| format!("committed offsets: {error}"))?;
     let mut committed = Committed::new();
-    for element in list.elements() {
+    for (element, metadata) in list.elements().iter().zip(list_metadata(&list)) {
         element.error().map_err(|error| format!("committed offset of partition {}: {error}", element.partition()))?;
         if let ListOffset::Offset(offset) = element.offset() {
-            let metadata = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| element.metadata().to_owned()))
+            let metadata = String::from_utf8(metadata)
                 .map_err(|_| MetadataError::Unreadable("not UTF-8".to_owned()))
                 .and_then(|text| Metadata::parse(&text));
             committed.insert(PartitionId(element.partition()), (Offset(offset), metadata));
@@ -228,7 +228,7 @@ struct Trigger {
 }
 
 impl Kind {
-    fn identify(self, source_topic: &str, message: &impl Message) -> Option<OutputId> {
+    fn identify(self, source_topic: &str, message: &BorrowedMessage<'_>) -> Option<OutputId> {
         match self {
             Self::Alerts => {
                 let cause: AlertCause = serde_json::from_slice(message.payload()?).ok()?;
@@ -244,18 +244,12 @@ impl Kind {
         }
     }
 
-    fn by_headers(source_topic: &str, message: &impl Message, slot: Slot) -> Option<OutputId> {
-        let headers = message.headers()?;
-        // Ours come last, so the last of a name is the one to believe. The names of foreign headers need not be UTF-8,
-        // which the crate's accessor does not survive: `try_get` is not offered, so a panic is caught per header.
-        let last = |name: &str| {
-            (0..headers.count()).rev().find_map(|at| {
-                let header = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| headers.get(at))).ok()?;
-                if header.key != name {
-                    return None;
-                }
-                std::str::from_utf8(header.value?).ok()
-            })
+    fn by_headers(source_topic: &str, message: &BorrowedMessage<'_>, slot: Slot) -> Option<OutputId> {
+        let headers = borrowed_headers(message);
+        // Ours come last, so the last of a name is the one to believe.
+        let last = |wanted: &str| {
+            let found = headers.iter().rev().find(|(name, _)| name == wanted.as_bytes())?;
+            std::str::from_utf8(found.1.as_deref()?).ok()
         };
         if last("tallyguard.source.topic") != Some(source_topic) {
             return None;
@@ -272,7 +266,7 @@ fn scan(
     uncommitted: &Client,
     topic: &str,
     since_ms: i64,
-    mut visit: impl FnMut(&rdkafka::message::BorrowedMessage<'_>) -> Option<()>,
+    mut visit: impl FnMut(&BorrowedMessage<'_>) -> Option<()>,
 ) -> Result<(), String> {
     let count = partition_count(client, topic)?;
     let starts = starts(client, topic, count, since_ms)?;
@@ -302,7 +296,7 @@ fn scan(
 fn drain(
     client: &Client,
     waiting: &mut HashSet<i32>,
-    visit: &mut impl FnMut(&rdkafka::message::BorrowedMessage<'_>) -> Option<()>,
+    visit: &mut impl FnMut(&BorrowedMessage<'_>) -> Option<()>,
 ) -> Result<(), String> {
     let mut quiet_since = clock::monotonic_now();
     while !waiting.is_empty() {
