@@ -2,6 +2,7 @@
 --
 -- Rules for every file here: MySQL 8.0.17+ and MariaDB 10.6+ both accept it; each statement may run again, because DDL
 -- commits by itself and a crash can fall between two statements; a statement ends with a semicolon at the end of a line.
+-- Rights needed: SELECT, INSERT, UPDATE to write; CREATE, CREATE VIEW and DROP (for OR REPLACE) to apply these files.
 --
 -- Why the ids look as they do. Ids compare byte for byte: case, accents and trailing blanks count. utf8mb4_bin pads with
 -- blanks, so 'm-1' and 'm-1 ' would be one merchant. VARBINARY would be exact, but most drivers hand it out as bytes and

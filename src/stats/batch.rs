@@ -180,3 +180,134 @@ async fn write_piece(
 pub fn no_answer(waited: Duration) -> StoreError {
     StoreError::Unavailable(format!("the database did not answer within {} s", waited.as_secs_f64()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::domain::ids::{Offset, PartitionId};
+    use crate::domain::statistics::StatisticsFlush;
+    use crate::domain::time::{Watermark, WindowStart};
+
+    /// Refuses some offsets for good, and fails for a while at some of its calls.
+    struct FakeStore {
+        rows_max: usize,
+    }
+
+    #[derive(Default)]
+    struct FakeSession {
+        poisoned: BTreeSet<i64>,
+        contended_calls: BTreeSet<usize>,
+        cut_at_call: Option<usize>,
+        calls: usize,
+        stored: BTreeSet<i64>,
+        progress: Vec<ProgressRow>,
+    }
+
+    impl StatisticsStore for FakeStore {
+        type Session = FakeSession;
+
+        async fn connect(&self) -> Result<FakeSession, StoreError> {
+            Ok(FakeSession::default())
+        }
+
+        fn rows_max(&self, _table: Table) -> usize {
+            self.rows_max
+        }
+    }
+
+    impl StatisticsSession for FakeSession {
+        async fn progress(&mut self) -> Result<BTreeMap<PartitionId, Offset>, StoreError> {
+            Ok(BTreeMap::new())
+        }
+
+        async fn write(&mut self, rows: Option<Rows<'_>>, progress: &[ProgressRow]) -> Result<(), StoreError> {
+            self.calls += 1;
+            if self.cut_at_call == Some(self.calls) {
+                return Err(StoreError::Disconnected("cut".to_owned()));
+            }
+            if self.contended_calls.contains(&self.calls) {
+                return Err(StoreError::Contention("deadlock".to_owned()));
+            }
+            let Some(Rows::Statistics(rows)) = rows else {
+                self.progress.extend(progress);
+                return Ok(());
+            };
+            if rows.iter().any(|(_, row)| self.poisoned.contains(&row.source_offset.0)) {
+                return Err(StoreError::RowRefused("refused".to_owned()));
+            }
+            assert!(self.progress.is_empty(), "rows after the progress that speaks for them");
+            self.stored.extend(rows.iter().map(|(_, row)| row.source_offset.0));
+            self.progress.extend(progress);
+            Ok(())
+        }
+
+        async fn close(self) {}
+    }
+
+    fn work(rows: i64) -> Work {
+        let row = |offset| StatisticsRow {
+            minute: WindowStart(0),
+            merchant_id: format!("m-{offset:03}").into(),
+            currency: *b"EUR",
+            transaction_count: 1,
+            order_count: 1,
+            amount_minor: 1,
+            max_amount_minor: 1,
+            source_offset: Offset(offset),
+        };
+        let flush = StatisticsFlush {
+            partition: PartitionId(0),
+            through: Offset(rows),
+            watermark: Watermark::NONE,
+            rows: (0..rows).map(row).collect(),
+            orders: Vec::new(),
+        };
+        Work { flushes: vec![Arc::new(flush)], rule_history: Vec::new() }
+    }
+
+    fn run(session: &mut FakeSession, rows: i64, rows_max: usize) -> Result<Vec<SetAside>, StoreError> {
+        let work = work(rows);
+        let batch = Batch::of(&work, false);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(write(&FakeStore { rows_max }, session, &batch, Duration::from_secs(1)))
+    }
+
+    #[test]
+    fn all_but_the_refused_rows_are_stored_and_the_progress_comes_last() {
+        for rows in 0..9 {
+            for rows_max in 1..5 {
+                for poisoned in 0..1_u32 << rows {
+                    let poisoned: BTreeSet<i64> = (0..rows).filter(|at| poisoned & (1 << at) != 0).collect();
+                    let mut session = FakeSession { poisoned: poisoned.clone(), ..FakeSession::default() };
+                    let refused = run(&mut session, rows, rows_max).unwrap();
+                    assert_eq!(refused.len(), poisoned.len());
+                    assert_eq!(session.stored, (0..rows).filter(|at| !poisoned.contains(at)).collect());
+                    assert_eq!(session.progress.len(), 1);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_that_is_cut_leaves_no_progress_behind() {
+        for call in 1..=4 {
+            let mut session = FakeSession { cut_at_call: Some(call), ..FakeSession::default() };
+            run(&mut session, 10, 3).unwrap_err();
+            assert!(session.progress.is_empty());
+            assert_eq!(session.stored.len(), 3 * (call - 1));
+        }
+    }
+
+    #[test]
+    fn deadlocks_are_retried_a_few_times_and_then_count_as_an_outage() {
+        let mut session = FakeSession { contended_calls: (2..=7).collect(), ..FakeSession::default() };
+        assert_eq!(run(&mut session, 10, 3), Ok(Vec::new()));
+        assert_eq!(session.stored.len(), 10);
+        let mut session = FakeSession { contended_calls: (2..=99).collect(), ..FakeSession::default() };
+        assert!(matches!(run(&mut session, 10, 3), Err(StoreError::Unavailable(_))));
+        assert!(session.progress.is_empty());
+    }
+}

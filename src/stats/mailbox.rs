@@ -138,12 +138,9 @@ impl Mailbox {
         gaps
     }
 
-    /// Refuses what comes from now on, and drops what waits.
+    /// Refuses what comes from now on. What waits stays unwritten.
     pub fn close(&self) {
-        let mut state = self.state.lock();
-        state.closed = true;
-        state.flushes.clear();
-        state.rule_history.clear();
+        self.state.lock().closed = true;
     }
 
     /// Nothing more is taken in; what waits may be written until then.

@@ -38,8 +38,8 @@ pub use writer::{StatisticsWriter, StatsHandle};
 /// Longest wait for one answer of the database; a server that hangs is an outage.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How the statistics are written.
-#[derive(Debug, Clone)]
+/// How the statistics are written. Not `Debug`: the connection options would print the password.
+#[derive(Clone)]
 pub struct StatsOptions {
     /// Where to, with the password and the TLS options.
     pub connect: MySqlConnectOptions,

@@ -56,8 +56,7 @@ pub enum StoreError {
     IdentityMismatch(Identity),
 }
 
-/// A database that can be connected to.
-#[expect(async_fn_in_trait, reason = "sessions live on one thread; no caller needs the futures to be Send")]
+/// A database that can be connected to. Sessions live on one thread: no caller needs the futures to be `Send`.
 pub trait StatisticsStore {
     type Session: StatisticsSession;
 
@@ -70,7 +69,6 @@ pub trait StatisticsStore {
 
 /// An open connection. After an error other than [`StoreError::RowRefused`] and [`StoreError::Contention`], or when a
 /// call was cancelled, it must be dropped.
-#[expect(async_fn_in_trait, reason = "sessions live on one thread; no caller needs the futures to be Send")]
 pub trait StatisticsSession {
     /// `order_stats_progress`: the next record to be taken in, by partition.
     async fn progress(&mut self) -> Result<BTreeMap<PartitionId, Offset>, StoreError>;

@@ -12,11 +12,12 @@ pub async fn read(connection: &mut MySqlConnection) -> Result<Option<Identity>, 
         .fetch_optional(connection)
         .await?;
     row.map(|row| {
+        // Unchecked: sqlx takes a text for bytes when the server's default collation is a binary one.
         Ok(Identity {
-            cluster_id: row.try_get(0)?,
-            topic: row.try_get(1)?,
-            topic_id: row.try_get(2)?,
-            group: row.try_get(3)?,
+            cluster_id: row.try_get_unchecked(0)?,
+            topic: row.try_get_unchecked(1)?,
+            topic_id: row.try_get_unchecked(2)?,
+            group: row.try_get_unchecked(3)?,
         })
     })
     .transpose()
