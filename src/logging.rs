@@ -9,7 +9,9 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::SubscriberBuilder;
 
 /// What is logged when `RUST_LOG` does not say.
-const DEFAULT_FILTER: &str = "info,librdkafka=warn,rdkafka=warn,sqlx=warn,actix_server=warn";
+///
+/// The `rdkafka` crate is silent: it logs as an error what the engine handles and reports in its own words.
+const DEFAULT_FILTER: &str = "info,librdkafka=warn,rdkafka=off,sqlx=warn,actix_server=warn";
 
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -74,14 +74,15 @@ impl ConsumerContext for Membership {
     }
 }
 
-/// Passes a log line of librdkafka on. What it reports as an error while it retries is a warning here: what the
-/// service makes of it is logged where it is handled.
+/// Passes a log line of librdkafka on. What it reports as an error or as fatal is a warning here: it goes on by itself, or
+/// the engine handles it and says what it means.
 pub fn log_client(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
-            tracing::error!(target: "librdkafka", "{facility}: {message}");
-        }
-        RDKafkaLogLevel::Error | RDKafkaLogLevel::Warning => {
+        RDKafkaLogLevel::Emerg
+        | RDKafkaLogLevel::Alert
+        | RDKafkaLogLevel::Critical
+        | RDKafkaLogLevel::Error
+        | RDKafkaLogLevel::Warning => {
             tracing::warn!(target: "librdkafka", "{facility}: {message}");
         }
         RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
