@@ -4,6 +4,9 @@
 //! an alarm is built on and that is not there, the lag of a partition that left long ago, and text that breaks the page.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
+#[path = "support/prometheus_text.rs"]
+mod prometheus_text;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -11,6 +14,7 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{env, fs, io, thread};
 
+use prometheus_text::MetricsText;
 use serde_json::{Value, json};
 use tallyguard::clock;
 use tallyguard::domain::ids::{Offset, PartitionId};
@@ -419,51 +423,6 @@ fn the_gauges_of_a_partition_come_and_go_with_it() {
     assert_eq!(page.value("tallyguard_partitions_owned", ""), Some(2.0));
 }
 
-/// A page in the Prometheus text format 0.0.4, read as strictly as a scraper does.
-struct MetricsText {
-    text: String,
-    kinds: BTreeMap<String, String>,
-    samples: BTreeMap<(String, String), f64>,
-}
-
-impl MetricsText {
-    fn value(&self, name: &str, labels: &str) -> Option<f64> {
-        self.samples.get(&(name.to_owned(), labels.to_owned())).copied()
-    }
-}
-
 fn scrape(address: SocketAddr) -> MetricsText {
-    let text = get(address, "/metrics").body;
-    let mut page = MetricsText { text: text.clone(), kinds: BTreeMap::new(), samples: BTreeMap::new() };
-    let mut described = BTreeSet::new();
-    assert!(text.ends_with('\n'));
-    for line in text.lines().filter(|line| !line.is_empty()) {
-        if let Some(help) = line.strip_prefix("# HELP ") {
-            let (name, description) = help.split_once(' ').unwrap();
-            assert!(!description.is_empty() && described.insert(name.to_owned()), "{line}");
-        } else if let Some(kind) = line.strip_prefix("# TYPE ") {
-            let (name, kind) = kind.split_once(' ').unwrap();
-            assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
-            assert!(described.contains(name), "no HELP before: {line}");
-            assert!(page.kinds.insert(name.to_owned(), kind.to_owned()).is_none(), "a second TYPE: {line}");
-        } else {
-            let (series, value) = line.rsplit_once(' ').unwrap();
-            let (name, labels) = series.split_once('{').map_or((series, ""), |(name, rest)| {
-                (name, rest.strip_suffix('}').unwrap_or_else(|| panic!("labels do not end: {line}")))
-            });
-            assert!(name.chars().all(|one| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '_'), "{line}");
-            let family = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| name.strip_suffix(suffix));
-            let family = family.filter(|family| page.kinds.contains_key(*family)).unwrap_or(name);
-            assert!(page.kinds.contains_key(family), "no TYPE before: {line}");
-            for label in labels.split(',').filter(|label| !label.is_empty()) {
-                let (_, value) = label.split_once('=').unwrap();
-                assert!(value.len() >= 2 && value.starts_with('"') && value.ends_with('"'), "{line}");
-            }
-            let value: f64 = value.parse().unwrap_or_else(|_| panic!("not a number: {line}"));
-            assert!(value.is_finite(), "{line}");
-            let is_new = page.samples.insert((name.to_owned(), labels.to_owned()), value).is_none();
-            assert!(is_new, "twice: {line}");
-        }
-    }
-    page
+    MetricsText::read(get(address, "/metrics").body)
 }

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use actix_web::dev::Server;
 use actix_web::http::header;
 use actix_web::middleware::DefaultHeaders;
-use actix_web::{App, HttpServer, Resource, web};
+use actix_web::{App, HttpServer, Resource, Route, guard, web};
 
 use crate::observe::metrics::MetricsPage;
 use crate::observe::status::StatusBoard;
@@ -44,11 +44,11 @@ pub fn serve(listen: SocketAddr, board: StatusBoard, metrics: MetricsPage) -> io
                     .add((header::REFERRER_POLICY, "no-referrer"))
                     .add((header::CACHE_CONTROL, "no-store")),
             )
-            .service(read_only("/", web::get().to(answers::page)))
-            .service(read_only("/healthz", web::get().to(answers::health)))
-            .service(read_only("/readyz", web::get().to(answers::readiness)))
-            .service(read_only("/metrics", web::get().to(answers::metrics)))
-            .service(read_only("/api/v1/status", web::get().to(answers::status)))
+            .service(read_only("/", web::to(answers::page)))
+            .service(read_only("/healthz", web::to(answers::health)))
+            .service(read_only("/readyz", web::to(answers::readiness)))
+            .service(read_only("/metrics", web::to(answers::metrics)))
+            .service(read_only("/api/v1/status", web::to(answers::status)))
             .default_service(web::to(answers::not_found))
     })
     .workers(1)
@@ -61,8 +61,9 @@ pub fn serve(listen: SocketAddr, board: StatusBoard, metrics: MetricsPage) -> io
 }
 
 /// A path that can be read, and nothing else.
-fn read_only(path: &str, get: actix_web::Route) -> Resource {
-    web::resource(path).route(get).default_service(web::to(answers::method_not_allowed))
+fn read_only(path: &str, answer: Route) -> Resource {
+    let reads = guard::Any(guard::Get()).or(guard::Head());
+    web::resource(path).route(answer.guard(reads)).default_service(web::to(answers::method_not_allowed))
 }
 
 fn in_words(error: io::Error) -> io::Error {

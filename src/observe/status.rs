@@ -128,7 +128,7 @@ impl StatusBoard {
             match partitions.binary_search_by_key(&partition, |one| one.partition) {
                 Ok(index) => partitions[index].phase = phase,
                 Err(index) => {
-                    partitions.insert(index, PartitionReport { phase, ..PartitionReport::assigned(partition) })
+                    partitions.insert(index, PartitionReport { phase, ..PartitionReport::assigned(partition) });
                 }
             }
         });
