@@ -5,14 +5,16 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::scenario::{PATIENCE, Scenario, burst, busy};
-use crate::support::{Broker, Database, shared_database, wait_until_or_show};
+use crate::support::{Broker, Database, Load, shared_database, wait_until_or_show, workload};
 
 #[test]
 fn a_broker_that_is_killed_under_load_costs_time_and_nothing_else() {
     let broker = Broker::start();
     let scenario = Scenario::on(broker.bootstrap()).with_statistics(shared_database()).create_topics();
     let mut service = scenario.start_ready();
-    let load = scenario.load(1_000, busy(21, 0));
+    // What is in doubt is read back from the topics, whatever the names of foreign headers are.
+    let records = workload(busy(21, 0)).map(|record| record.with_raw_header(&[0xff, 0x80], "not UTF-8"));
+    let load = Load::start(&scenario.bootstrap, &scenario.config.source_topic, 1_000, records);
     for pause_ms in [100, 2_500] {
         thread::sleep(Duration::from_secs(3));
         let watch = scenario.watch();
@@ -63,7 +65,7 @@ fn a_service_that_starts_while_the_database_is_away_alerts_and_catches_up() {
     let database: &'static Database = Box::leak(Box::new(Database::start()));
     let scenario = Scenario::new().with_statistics(database).create_topics();
     database.kill9();
-    scenario.produce(crate::support::workload(busy(23, 20_000)));
+    scenario.produce(workload(busy(23, 20_000)));
     let _service = scenario.start_ready();
     let has_alerts = || !scenario.alerts().is_empty();
     wait_until_or_show(PATIENCE, "alerts are raised without a database", || scenario.logs(), has_alerts);

@@ -17,10 +17,10 @@ use tallyguard::reconcile::side_record::SourceRecord;
 
 use crate::statistics;
 use crate::support::process::GuardedDir;
-use crate::support::topics::{CommittedWatch, committed_offsets, create_topic, end_offsets, produce, read_all};
+use crate::support::topics::{CommittedWatch, committed_offsets, end_offsets, produce, read_all};
 use crate::support::{
-    Database, Load, ReadRecord, Schema, Service, TestConfig, TestRecord, shared_broker, unique_name, wait_until_or_show,
-    workload,
+    Database, Load, ReadRecord, Schema, Service, TestConfig, TestRecord, shared_broker, unique_name,
+    wait_until_or_show, workload,
 };
 
 /// How long a service may take to be ready, or to catch up, on a machine that runs several tests at once.
@@ -313,10 +313,11 @@ pub fn burst(user: &str, count: u32, second: i64) -> Vec<TestRecord> {
 fn milliseconds(window: &str) -> i64 {
     let (number, unit) = window.split_at(window.len() - 1);
     let number: i64 = number.parse().expect("a number and a unit");
-    number * match unit {
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => panic!("{window} is no window of these tests"),
-    }
+    number
+        * match unit {
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => panic!("{window} is no window of these tests"),
+        }
 }

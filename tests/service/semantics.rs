@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::scenario::{Scenario, busy, burst, transaction};
+use crate::scenario::{Scenario, burst, busy, transaction};
 use crate::support::topics::{OpenTransaction, create_topic, produce_aborted_transaction};
 use crate::support::{TestRecord, shared_database, workload};
 

@@ -28,10 +28,8 @@ fn try_differences(
          FROM order_stats_by_partition",
     )?;
     let found: Vec<(StatisticsKey, StatisticsCell)> = rows.iter().map(|row| statistics_row(row)).collect();
-    let mut lines: Vec<String> = compare_statistics(&expected.statistics, &found, Guard::Compared)
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let mut lines: Vec<String> =
+        compare_statistics(&expected.statistics, &found, Guard::Compared).iter().map(ToString::to_string).collect();
     lines.extend(view_differences(database, schema, expected)?);
     if orders {
         let rows = database.try_query_in(

@@ -14,6 +14,8 @@ use rdkafka_sys as native;
 use super::topics::TestRecord;
 
 const MARK: &str = "\u{fffd}x";
+/// `RD_KAFKA_PARTITION_UA`: the key decides.
+const UNASSIGNED: i32 = -1;
 
 /// How these bytes are written as the name of a header.
 pub fn name_text(bytes: &[u8]) -> String {
@@ -88,7 +90,7 @@ pub fn produce(producer: *mut native::rd_kafka_t, topic: &str, record: &TestReco
             parts[part].u.mem.size = length;
         }
         parts[4].vtype = kind::RD_KAFKA_VTYPE_PARTITION;
-        parts[4].u.i32_ = record.partition.unwrap_or(native::RD_KAFKA_PARTITION_UA);
+        parts[4].u.i32_ = record.partition.unwrap_or(UNASSIGNED);
         parts[5].vtype = kind::RD_KAFKA_VTYPE_TIMESTAMP;
         parts[5].u.i64_ = record.timestamp.unwrap_or(0);
         parts[6].vtype = kind::RD_KAFKA_VTYPE_HEADERS;
