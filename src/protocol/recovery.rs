@@ -321,13 +321,14 @@ fn resumed_parameters(configured: &Configured, then: &DecidedWith, committed: Of
     if then.statistics != configured.statistics {
         return refuse(format!("stats.enabled was {}, is {}", then.statistics, configured.statistics));
     }
-    if let Some(removed) = then.rules.iter().find(|old| configured.rules.iter().all(|rule| rule.id != old.id)) {
-        return refuse(format!("rule {} was removed", removed.id));
+    if let Some(added) = configured.rules.iter().find(|rule| then.rules.iter().all(|old| old.id != rule.id)) {
+        return refuse(format!("rule {} was added", added.id));
     }
-    let mut rules = Vec::with_capacity(configured.rules.len());
-    for rule in &configured.rules {
-        let Some(old) = then.rules.iter().find(|old| old.id == rule.id) else {
-            return refuse(format!("rule {} was added", rule.id));
+    // In the order of then: what a user was alerted for is kept, in snapshots too, by the position of the rule.
+    let mut rules = Vec::with_capacity(then.rules.len());
+    for old in &then.rules {
+        let Some(rule) = configured.rules.iter().find(|rule| rule.id == old.id) else {
+            return refuse(format!("rule {} was removed", old.id));
         };
         if old.window != rule.window {
             return refuse(format!("rule {}: window was {} ms, is {} ms", rule.id, old.window.0, rule.window.0));

@@ -11,7 +11,9 @@
 pub mod broker;
 pub mod config;
 pub mod database;
+pub mod load;
 pub mod process;
+pub mod raw_headers;
 pub mod service;
 pub mod topics;
 pub mod wait;
@@ -19,6 +21,7 @@ pub mod wait;
 pub use broker::{Broker, shared_broker};
 pub use config::TestConfig;
 pub use database::{Database, Schema, shared_database};
+pub use load::{Load, workload};
 pub use process::{GuardedChild, free_port, script, unique_name};
 pub use service::{Service, run_command};
 pub use topics::{ReadRecord, TestRecord};

@@ -10,12 +10,13 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::{ClientContext, DefaultClientContext};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{BorrowedMessage, Header, Headers, Message, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::block_on;
 use super::process::unique_name;
+use super::raw_headers;
 use super::wait::wait_until;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -52,6 +53,12 @@ impl TestRecord {
     pub fn with_header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         self.headers.push((name.to_owned(), Some(value.as_ref().to_vec())));
         self
+    }
+
+    /// A header whose name need not be UTF-8.
+    #[must_use]
+    pub fn with_raw_header(self, name: &[u8], value: impl AsRef<[u8]>) -> Self {
+        self.with_header(&raw_headers::name_text(name), value)
     }
 }
 
@@ -139,6 +146,30 @@ pub fn produce(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = T
     send_all(&producer, topic, records);
 }
 
+/// A producer that is kept, for records that come one after the other while a test does something else.
+pub struct Sender(BaseProducer<DeliveryFailures>);
+
+impl Sender {
+    pub fn new(bootstrap: &str) -> Self {
+        Self(producer(bootstrap, None))
+    }
+
+    /// Enqueues a record; waits while the client's queue is full.
+    pub fn send(&self, topic: &str, record: &TestRecord) {
+        send(&self.0, topic, record);
+    }
+
+    /// Serves delivery reports.
+    pub fn poll(&self) {
+        self.0.poll(Duration::ZERO);
+    }
+
+    /// Returns when the broker has acknowledged all records.
+    pub fn finish(&self, topic: &str) {
+        flush(&self.0, topic);
+    }
+}
+
 /// Leaves records in the log that a transaction wrote and then took back.
 pub fn produce_aborted_transaction(bootstrap: &str, topic: &str, records: impl IntoIterator<Item = TestRecord>) {
     OpenTransaction::begin(bootstrap, topic, records).abort();
@@ -209,6 +240,48 @@ pub fn committed_offsets(bootstrap: &str, group: &str, topic: &str) -> Vec<(i32,
         }
     }
     offsets
+}
+
+/// Looks at a group's committed offsets again and again with one client.
+pub struct CommittedWatch {
+    client: BaseConsumer,
+    topic: String,
+}
+
+impl CommittedWatch {
+    pub fn new(bootstrap: &str, group: &str, topic: &str) -> Self {
+        // Undecided commits are not waited for: under load there is always one.
+        let client = ClientConfig::new()
+            .set("bootstrap.servers", bootstrap)
+            .set("group.id", group)
+            .set("isolation.level", "read_uncommitted")
+            .create()
+            .expect("a consumer");
+        Self { client, topic: topic.to_owned() }
+    }
+
+    /// The committed offsets; empty when the broker does not answer.
+    pub fn offsets(&self) -> BTreeMap<i32, i64> {
+        let Ok(metadata) = self.client.fetch_metadata(Some(&self.topic), Duration::from_secs(2)) else {
+            return BTreeMap::new();
+        };
+        let mut asked = TopicPartitionList::new();
+        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
+            asked.add_partition(&self.topic, partition.id());
+        }
+        let Ok(found) = self.client.committed_offsets(asked, Duration::from_secs(2)) else { return BTreeMap::new() };
+        let elements = found.elements();
+        let known = elements.iter().filter_map(|element| match (element.error(), element.offset()) {
+            (Ok(()), Offset::Offset(offset)) => Some((element.partition(), offset)),
+            _ => None,
+        });
+        known.collect()
+    }
+
+    /// How far all partitions have come together.
+    pub fn total(&self) -> i64 {
+        self.offsets().values().sum()
+    }
 }
 
 /// Deletes a group with all its offsets, as soon as it has no members any more: a static member that was killed counts
@@ -285,6 +358,7 @@ fn producer(bootstrap: &str, transactional_id: Option<&str>) -> BaseProducer<Del
         .set("partitioner", "murmur2_random")
         .set("linger.ms", "5")
         .set("message.timeout.ms", "50000")
+        .set("message.max.bytes", "20000000")
         .set("queue.buffering.max.messages", "1000000");
     if let Some(id) = transactional_id {
         config.set("transactional.id", id).set("transaction.timeout.ms", "60000");
@@ -299,12 +373,21 @@ fn send_all(producer: &BaseProducer<DeliveryFailures>, topic: &str, records: imp
             producer.poll(Duration::ZERO);
         }
     }
+    flush(producer, topic);
+}
+
+fn flush(producer: &BaseProducer<DeliveryFailures>, topic: &str) {
     producer.flush(TIMEOUT).expect("flush");
     let failures = producer.context().0.lock().expect("no panic under this lock");
     assert!(failures.is_empty(), "{} records were not taken by {topic}, first: {}", failures.len(), failures[0]);
 }
 
 fn send(producer: &BaseProducer<DeliveryFailures>, topic: &str, record: &TestRecord) {
+    if raw_headers::has_raw_name(record) {
+        let client = producer.client().native_ptr();
+        raw_headers::produce(client, topic, record).unwrap_or_else(|code| panic!("cannot produce to {topic}: {code}"));
+        return;
+    }
     let mut outgoing: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic);
     outgoing.key = record.key.as_deref();
     outgoing.payload = record.value.as_deref();
@@ -374,9 +457,6 @@ fn read(bootstrap: &str, topic: &str, isolation: &str) -> Vec<ReadRecord> {
 }
 
 fn read_record(message: &BorrowedMessage<'_>) -> ReadRecord {
-    let headers = message.headers().map(|headers| {
-        headers.iter().map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect()
-    });
     ReadRecord {
         topic: message.topic().to_owned(),
         partition: message.partition(),
@@ -384,6 +464,6 @@ fn read_record(message: &BorrowedMessage<'_>) -> ReadRecord {
         timestamp_ms: message.timestamp().to_millis(),
         key: message.key().map(<[u8]>::to_vec),
         value: message.payload().map(<[u8]>::to_vec),
-        headers: headers.unwrap_or_default(),
+        headers: raw_headers::read(message),
     }
 }

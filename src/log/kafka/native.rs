@@ -87,12 +87,19 @@ impl PartitionQueue {
     }
 
     /// Takes what is there, at most `max` messages, without waiting.
+    ///
+    /// One by one, although librdkafka has a call for batches: up to 2.13.1 that call takes an end-of-partition event for
+    /// a record and moves the client's position behind the record that will come next. A rebalance pauses every
+    /// partition and resumes it from that position, and the record is lost.
     pub fn take(&mut self, max: usize) -> TakenMessages {
-        let mut messages: Vec<*mut native::rd_kafka_message_t> = Vec::with_capacity(max);
-        // SAFETY: the buffer has room for `max` pointers; librdkafka writes `count` of them, each owned by us from now.
-        unsafe {
-            let count = native::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), max);
-            messages.set_len(usize::try_from(count).unwrap_or(0));
+        let mut messages: Vec<*mut native::rd_kafka_message_t> = Vec::new();
+        while messages.len() < max {
+            // SAFETY: the queue is valid; a message that is returned is ours from now on.
+            let message = unsafe { native::rd_kafka_consume_queue(self.queue, 0) };
+            if message.is_null() {
+                break;
+            }
+            messages.push(message);
         }
         TakenMessages::sort(messages)
     }

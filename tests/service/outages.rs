@@ -1,0 +1,75 @@
+//! The broker dies and comes back; the database is away for a while. Alerts are what counts: they go on as soon as the
+//! broker is there, whatever the database does.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::scenario::{PATIENCE, Scenario, burst, busy};
+use crate::support::{Broker, Database, Load, shared_database, wait_until_or_show, workload};
+
+#[test]
+fn a_broker_that_is_killed_under_load_costs_time_and_nothing_else() {
+    let broker = Broker::start();
+    let scenario = Scenario::on(broker.bootstrap()).with_statistics(shared_database()).create_topics();
+    let mut service = scenario.start_ready();
+    // What is in doubt is read back from the topics, whatever the names of foreign headers are.
+    let records = workload(busy(21, 0)).map(|record| record.with_raw_header(&[0xff, 0x80], "not UTF-8"));
+    let load = Load::start(&scenario.bootstrap, &scenario.config.source_topic, 1_000, records);
+    for pause_ms in [100, 2_500] {
+        thread::sleep(Duration::from_secs(3));
+        let watch = scenario.watch();
+        let before = watch.total();
+        broker.kill9();
+        thread::sleep(Duration::from_millis(pause_ms));
+        broker.restart();
+        let restarted = Instant::now();
+        scenario.await_progress(&watch, before);
+        eprintln!("commits again {:?} after the broker answered", restarted.elapsed());
+    }
+    thread::sleep(Duration::from_secs(1));
+    load.finish();
+    scenario.assert_exact();
+    assert!(service.is_running(), "{}", service.log());
+    service.wait_ready(PATIENCE);
+}
+
+#[test]
+fn alerts_go_on_while_the_database_is_away_and_the_tables_catch_up() {
+    // It lives until the test process ends, as the shared one does.
+    let database: &'static Database = Box::leak(Box::new(Database::start()));
+    let scenario = Scenario::new().with_statistics(database).create_topics();
+    let service = scenario.start_ready();
+    let load = scenario.load(1_000, busy(22, 0));
+    thread::sleep(Duration::from_secs(3));
+
+    database.stop();
+    thread::sleep(Duration::from_secs(1));
+    let asked = Instant::now();
+    scenario.produce(burst("somebody-new", 40, 120));
+    let is_alerted = || scenario.alerts().iter().any(|alert| alert.key_text() == "somebody-new");
+    let patience = Duration::from_secs(20);
+    wait_until_or_show(patience, "an alert is readable while the database is away", || scenario.logs(), is_alerted);
+    eprintln!("an alert was readable after {:?} with the database away", asked.elapsed());
+    assert_eq!(service.http_get("/readyz").0, 200, "the database is not what readiness is about\n{}", service.log());
+    thread::sleep(Duration::from_secs(3));
+
+    database.start_again();
+    thread::sleep(Duration::from_secs(1));
+    load.finish();
+    scenario.assert_exact();
+    database.kill9();
+}
+
+#[test]
+fn a_service_that_starts_while_the_database_is_away_alerts_and_catches_up() {
+    let database: &'static Database = Box::leak(Box::new(Database::start()));
+    let scenario = Scenario::new().with_statistics(database).create_topics();
+    database.kill9();
+    scenario.produce(workload(busy(23, 20_000)));
+    let _service = scenario.start_ready();
+    let has_alerts = || !scenario.alerts().is_empty();
+    wait_until_or_show(PATIENCE, "alerts are raised without a database", || scenario.logs(), has_alerts);
+    database.start_again();
+    scenario.assert_exact();
+    database.kill9();
+}

@@ -1,0 +1,323 @@
+//! One test's world: topics, a group, a configuration, directories, and perhaps a schema, all its own; and the question
+//! that nearly every test ends with: is everything that the service wrote exactly what the source topic adds up to?
+//!
+//! The answer never comes from the service: the source topic is read back and recounted by the independent
+//! implementation, and compared with the committed records and rows as multisets.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use tallyguard::generate::WorkloadOptions;
+use tallyguard::reconcile::compare::{compare_alert_records, compare_dead_letters, compare_late_records};
+use tallyguard::reconcile::recount::{Parameters, Recount, RuleChange, RuleText, recount};
+use tallyguard::reconcile::side_record::SourceRecord;
+
+use crate::statistics;
+use crate::support::process::GuardedDir;
+use crate::support::topics::{CommittedWatch, committed_offsets, end_offsets, produce, read_all};
+use crate::support::{
+    Database, Load, ReadRecord, Schema, Service, TestConfig, TestRecord, shared_broker, unique_name,
+    wait_until_or_show, workload,
+};
+
+/// How long a service may take to be ready, or to catch up, on a machine that runs several tests at once.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+/// Records become visible to committed readers a little after the offsets that were committed with them.
+const VISIBILITY: Duration = Duration::from_secs(15);
+const DIFFERENCES_SHOWN: usize = 20;
+
+pub struct Scenario {
+    pub bootstrap: String,
+    pub config: TestConfig,
+    pub parameters: Parameters,
+    pub statistics: Option<(&'static Database, Schema)>,
+    dir: GuardedDir,
+}
+
+impl Scenario {
+    /// On the shared broker: four partitions, three rules with small windows, a little patience for the unpunctual.
+    /// Topics are made by `create_topics`, after the configuration is as the test wants it.
+    pub fn new() -> Self {
+        Self::on(shared_broker().bootstrap())
+    }
+
+    /// The same on a broker of the test's own.
+    pub fn on(bootstrap: String) -> Self {
+        let dir = GuardedDir::new("tallyguard-service-");
+        let config = TestConfig::new(&bootstrap, dir.path())
+            .without_rule("velocity-1m")
+            .set("time.out_of_orderness", "5s")
+            .set("time.max_future_skew", "2s")
+            .set("checkpoint.interval", "2s");
+        let parameters = Parameters {
+            source_topic: config.source_topic.clone(),
+            rules: Vec::new(),
+            out_of_orderness_ms: 5_000,
+            max_future_skew_ms: 2_000,
+            statistics: false,
+            orders: false,
+        };
+        let scenario = Self { bootstrap, config, parameters, statistics: None, dir };
+        scenario.rule("velocity-10s", "10s", 5).rule("velocity-1m", "1m", 10).rule("velocity-5m", "5m", 12)
+    }
+
+    /// Adds a rule, version 1.
+    #[must_use]
+    pub fn rule(mut self, id: &str, window: &str, max_transactions: i64) -> Self {
+        self.config = self.config.with_rule(id, 1, window, max_transactions, "high");
+        self.parameters.rules.push(RuleText {
+            id: id.to_owned(),
+            version: 1,
+            window_ms: milliseconds(window),
+            window_text: window.to_owned(),
+            max_transactions: u64::try_from(max_transactions).expect("a limit"),
+            severity: "high".to_owned(),
+            changes: Vec::new(),
+        });
+        self
+    }
+
+    /// Leaves only the rule of that id.
+    #[must_use]
+    pub fn only_rule(mut self, id: &str) -> Self {
+        let (kept, gone): (Vec<_>, Vec<_>) = self.parameters.rules.into_iter().partition(|rule| rule.id == id);
+        self.parameters.rules = kept;
+        self.config = gone.iter().fold(self.config, |config, rule| config.without_rule(&rule.id));
+        self
+    }
+
+    /// Changes limit and severity of a rule under another version, for the next process; `from` is where each partition
+    /// stands.
+    pub fn change_rule(&mut self, id: &str, version: u32, max_transactions: i64, severity: &str) {
+        let committed = self.committed();
+        let rule = self.parameters.rules.iter_mut().find(|rule| rule.id == id).expect("a known rule");
+        let changes = committed.iter().map(|(&partition, &first_offset)| RuleChange {
+            partition,
+            first_offset,
+            version,
+            max_transactions: u64::try_from(max_transactions).expect("a limit"),
+            severity: severity.to_owned(),
+        });
+        rule.changes.extend(changes);
+        let window = rule.window_text.clone();
+        self.config = self.config.clone().with_rule(id, i64::from(version), &window, max_transactions, severity);
+    }
+
+    #[must_use]
+    pub fn set(mut self, path: &str, value: impl Into<toml::Value>) -> Self {
+        self.config = self.config.set(path, value);
+        self
+    }
+
+    /// Sessions of a static member end soon: for tests that wait for one to end.
+    #[must_use]
+    pub fn short_session(mut self) -> Self {
+        self.config = self.config.set_kafka_property("session.timeout.ms", "6000");
+        self
+    }
+
+    /// Writes order statistics, and orders, into a schema of that server.
+    #[must_use]
+    pub fn with_statistics(mut self, database: &'static Database) -> Self {
+        let schema = database.create_schema(&unique_name("service"));
+        self.config = self.config.with_stats(&schema).set("stats.orders", true).set("stats.flush_interval", "100ms");
+        self.parameters.statistics = true;
+        self.parameters.orders = true;
+        self.statistics = Some((database, schema));
+        self
+    }
+
+    #[must_use]
+    pub fn create_topics(self) -> Self {
+        self.create_topics_with(4)
+    }
+
+    #[must_use]
+    pub fn create_topics_with(self, partitions: i32) -> Self {
+        self.config.create_topics(&self.bootstrap, partitions);
+        self
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join(format!("state-{}", self.config.instance))
+    }
+
+    /// Starts the service and returns at once.
+    pub fn start(&self) -> Service {
+        self.start_as(&self.config)
+    }
+
+    pub fn start_as(&self, config: &TestConfig) -> Service {
+        Service::start(&config.to_toml(), self.dir(), &[])
+    }
+
+    /// Starts the service and waits until it is ready.
+    pub fn start_ready(&self) -> Service {
+        let mut service = self.start();
+        service.wait_ready(PATIENCE);
+        service
+    }
+
+    /// The same configuration for another instance of the group.
+    pub fn instance(&self, id: &str) -> TestConfig {
+        self.config.clone().for_instance(id, self.dir())
+    }
+
+    /// Starts a process that must leave by itself: exit code and log.
+    pub fn run_to_exit(&self) -> (i32, String) {
+        let mut service = self.start();
+        let code = service.wait_exit(PATIENCE);
+        let code = code.unwrap_or_else(|| panic!("the service still runs after {PATIENCE:?}\n{}", self.logs()));
+        (code, service.log())
+    }
+
+    pub fn produce(&self, records: impl IntoIterator<Item = TestRecord>) {
+        produce(&self.bootstrap, &self.config.source_topic, records);
+    }
+
+    pub fn load(&self, per_second: u32, options: WorkloadOptions) -> Load {
+        Load::start(&self.bootstrap, &self.config.source_topic, per_second, workload(options))
+    }
+
+    pub fn committed(&self) -> BTreeMap<i32, i64> {
+        let offsets = committed_offsets(&self.bootstrap, &self.config.group, &self.config.source_topic);
+        offsets.into_iter().map(|(partition, offset, _)| (partition, offset)).collect()
+    }
+
+    pub fn watch(&self) -> CommittedWatch {
+        CommittedWatch::new(&self.bootstrap, &self.config.group, &self.config.source_topic)
+    }
+
+    /// Waits until something new is committed; returns how long that took.
+    pub fn await_progress(&self, watch: &CommittedWatch, beyond: i64) -> Duration {
+        let started = Instant::now();
+        wait_until_or_show(PATIENCE, "something new is committed", || self.logs(), || watch.total() > beyond);
+        started.elapsed()
+    }
+
+    pub fn alerts(&self) -> Vec<ReadRecord> {
+        read_all(&self.bootstrap, &self.config.alert_topic)
+    }
+
+    /// Waits until the committed offsets have reached the end of the source topic, trailing markers included.
+    pub fn wait_caught_up(&self) {
+        let watch = self.watch();
+        let ends: BTreeMap<i32, i64> = end_offsets(&self.bootstrap, &self.config.source_topic).into_iter().collect();
+        let show = || format!("committed {:?}, ends {ends:?}\n{}", watch.offsets(), self.logs());
+        wait_until_or_show(PATIENCE, "everything is committed", show, || watch.offsets() == ends);
+    }
+
+    /// Waits until the service has caught up, and compares everything it wrote with the recount.
+    pub fn assert_exact(&self) -> Recount {
+        self.wait_caught_up();
+        self.assert_outputs(|_| true)
+    }
+
+    /// Compares what was written with the recount of those source records. Returns the recount.
+    pub fn assert_outputs(&self, takes_part: impl Fn(&SourceRecord) -> bool) -> Recount {
+        let source: Vec<SourceRecord> =
+            self.read(&self.config.source_topic).into_iter().filter(|record| takes_part(record)).collect();
+        self.assert_outputs_of(&source)
+    }
+
+    /// The same with source records that were read before.
+    pub fn assert_outputs_of(&self, source: &[SourceRecord]) -> Recount {
+        let expected = recount(source, &self.parameters);
+        let started = Instant::now();
+        loop {
+            let differences = self.differences(&expected);
+            if differences.is_empty() {
+                return expected;
+            }
+            if started.elapsed() > VISIBILITY {
+                panic!("{}", self.describe(&differences, &expected));
+            }
+            sleep(Duration::from_millis(250));
+        }
+    }
+
+    /// Committed records of a topic as the recount takes them.
+    pub fn read(&self, topic: &str) -> Vec<SourceRecord> {
+        read_all(&self.bootstrap, topic).into_iter().map(plain).collect()
+    }
+
+    fn differences(&self, expected: &Recount) -> Vec<String> {
+        let mut found = compare_alert_records(&expected.alerts, &self.read(&self.config.alert_topic));
+        found.extend(compare_dead_letters(&expected.dead_letters, &self.read(&self.config.dead_letter_topic)));
+        found.extend(compare_late_records(&expected.late, &self.read(&self.config.late_topic)));
+        let mut lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+        if let Some((database, schema)) = &self.statistics {
+            lines.extend(statistics::differences(database, schema, expected, self.parameters.orders));
+        }
+        lines
+    }
+
+    fn describe(&self, differences: &[String], expected: &Recount) -> String {
+        let mut text = format!(
+            "{} differences from the recount ({} alerts, {} dead letters, {} late records, {} statistics rows, {:?}):\n",
+            differences.len(),
+            expected.alerts.len(),
+            expected.dead_letters.len(),
+            expected.late.len(),
+            expected.statistics.len(),
+            expected.outcomes,
+        );
+        for line in differences.iter().take(DIFFERENCES_SHOWN) {
+            let _ = writeln!(text, "  {line}");
+        }
+        text + &self.logs()
+    }
+
+    /// The last lines of the newest logs of this scenario.
+    pub fn logs(&self) -> String {
+        let files = std::fs::read_dir(self.dir()).expect("the scenario's directory").flatten().map(|file| file.path());
+        let mut logs: Vec<PathBuf> = files.filter(|path| path.extension().is_some_and(|it| it == "log")).collect();
+        logs.sort_by_key(|path| std::fs::metadata(path).and_then(|meta| meta.modified()).ok());
+        let newest = logs.iter().rev().take(3).rev();
+        newest.map(|path| crate::support::process::tail(path, 40)).collect::<Vec<_>>().join("\n")
+    }
+}
+
+pub fn plain(record: ReadRecord) -> SourceRecord {
+    let ReadRecord { partition, offset, timestamp_ms, key, value, headers, .. } = record;
+    SourceRecord { partition, offset, timestamp_ms, key, value, headers }
+}
+
+/// Dense traffic of few users with every peculiarity: thousands of alerts within minutes of event time.
+pub fn busy(seed: u64, events: u64) -> WorkloadOptions {
+    WorkloadOptions { seed, users: 400, merchants: 20, events, events_per_second: 200, ..WorkloadOptions::default() }
+}
+
+/// One valid transaction of a user, `second` seconds after the start of all tests' event time.
+pub fn transaction(user: &str, id: impl std::fmt::Display, second: i64) -> TestRecord {
+    let event_time = WorkloadOptions::FIXED_START.0 + second * 1_000;
+    let value = serde_json::json!({
+        "transaction_id": format!("t-{id}"), "order_id": format!("o-{id}"), "user_id": user, "merchant_id": "m-1",
+        "amount_minor": 100, "currency": "EUR", "event_time": event_time,
+    });
+    TestRecord::new(user, value.to_string()).at(event_time)
+}
+
+/// As many transactions of the user as raise exactly the alerts of the rules that allow fewer, all in one second.
+pub fn burst(user: &str, count: u32, second: i64) -> Vec<TestRecord> {
+    (0..count).map(|number| transaction(user, format!("{user}-{second}-{number}"), second)).collect()
+}
+
+fn milliseconds(window: &str) -> i64 {
+    let (number, unit) = window.split_at(window.len() - 1);
+    let number: i64 = number.parse().expect("a number and a unit");
+    number
+        * match unit {
+            "s" => 1_000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            _ => panic!("{window} is no window of these tests"),
+        }
+}
