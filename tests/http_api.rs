@@ -366,7 +366,7 @@ fn what_the_engine_counts_is_what_a_scraper_reads() {
     metrics::checkpoint_stored(Duration::from_millis(80));
     metrics::stats_flushed(Duration::from_millis(9));
     metrics::checkpoint_failed();
-    metrics::stats_error();
+    metrics::stats_error(metrics::StatsErrorKind::Unavailable);
     metrics::stats_rows_set_aside(2);
     metrics::producer_replaced();
     metrics::replayed_records(70);
@@ -388,7 +388,7 @@ fn what_the_engine_counts_is_what_a_scraper_reads() {
         ("tallyguard_checkpoint_duration_seconds_count", "", 1.0),
         ("tallyguard_stats_flush_duration_seconds_count", "", 1.0),
         ("tallyguard_checkpoint_failures_total", "", 1.0),
-        ("tallyguard_stats_errors_total", "", 1.0),
+        ("tallyguard_stats_errors_total", "kind=\"unavailable\"", 1.0),
         ("tallyguard_stats_rows_set_aside_total", "", 2.0),
         ("tallyguard_producer_replacements_total", "", 1.0),
         ("tallyguard_replayed_records_total", "", 70.0),

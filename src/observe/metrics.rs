@@ -188,8 +188,30 @@ pub fn stats_flushed(duration: Duration) {
     histogram!(STATS_FLUSH_DURATION).record(duration);
 }
 
-pub fn stats_error() {
-    counter!(STATS_ERRORS).increment(1);
+/// Something that the database did not take at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StatsErrorKind {
+    /// It takes no writes at all.
+    Unavailable,
+    /// Another transaction was in the way; tried again at once.
+    Contention,
+    RowSetAside,
+}
+
+impl StatsErrorKind {
+    const ALL: [Self; 3] = [Self::Unavailable, Self::Contention, Self::RowSetAside];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Contention => "contention",
+            Self::RowSetAside => "row_set_aside",
+        }
+    }
+}
+
+pub fn stats_error(kind: StatsErrorKind) {
+    counter!(STATS_ERRORS, "kind" => kind.as_str()).increment(1);
 }
 
 pub fn stats_rows_set_aside(rows: u64) {
@@ -242,9 +264,10 @@ fn introduce_names() {
     for result in ["committed", "aborted"] {
         counter!(TRANSACTIONS, "result" => result).increment(0);
     }
-    for name in
-        [REPLAYED_RECORDS, KEY_MISMATCH, PRODUCER_REPLACEMENTS, CHECKPOINT_FAILURES, STATS_ERRORS, STATS_ROWS_SET_ASIDE]
-    {
+    for kind in StatsErrorKind::ALL {
+        counter!(STATS_ERRORS, "kind" => kind.as_str()).increment(0);
+    }
+    for name in [REPLAYED_RECORDS, KEY_MISMATCH, PRODUCER_REPLACEMENTS, CHECKPOINT_FAILURES, STATS_ROWS_SET_ASIDE] {
         counter!(name).increment(0);
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
 use crate::domain::statistics::{OrderRow, StatisticsRow};
+use crate::observe::metrics::{StatsErrorKind, stats_error};
 use crate::stats::RuleHistoryEntry;
 use crate::stats::mailbox::Work;
 use crate::stats::store::{FromPartition, ProgressRow, Rows, StatisticsSession, StatisticsStore, StoreError, Table};
@@ -166,7 +167,7 @@ async fn write_piece(
                 return Err(StoreError::Unavailable(format!("{error}, {retries} times")));
             }
             Err(StoreError::Contention(_)) => {
-                metrics::counter!("tallyguard_stats_errors_total", "kind" => "contention").increment(1);
+                stats_error(StatsErrorKind::Contention);
                 retries += 1;
                 let pause_ms = rand::random_range(0..=10 * u64::from(retries));
                 sleep(Duration::from_millis(pause_ms)).await;

@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 use crate::clock::monotonic_now;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::statistics::StatisticsFlush;
+use crate::observe::metrics::{self, StatsErrorKind};
 use crate::stats::batch::{self, Batch, no_answer};
 use crate::stats::mailbox::{Mailbox, Work};
 use crate::stats::mysql::MySqlStore;
@@ -180,10 +181,10 @@ impl<S: StatisticsStore, E: Fn(StatsEvent)> Task<S, E> {
         let started = monotonic_now();
         let batch = Batch::of(work, self.with_orders);
         let refused = batch::write(&self.store, session, &batch, self.statement_timeout).await?;
-        metrics::histogram!("tallyguard_stats_flush_duration_seconds").record(started.elapsed().as_secs_f64());
+        metrics::stats_flushed(started.elapsed());
         self.works();
         for row in refused {
-            metrics::counter!("tallyguard_stats_errors_total", "kind" => "row_set_aside").increment(1);
+            metrics::stats_error(StatsErrorKind::RowSetAside);
             (self.events)(StatsEvent::RowSetAside { key: row.key, error: row.error });
         }
         self.mailbox.acknowledge(work).into_iter().for_each(&self.events);
@@ -200,7 +201,7 @@ impl<S: StatisticsStore, E: Fn(StatsEvent)> Task<S, E> {
 
     /// Tells what is new about a failure, and waits as long as befits it.
     async fn failed(&mut self, error: StoreError) {
-        metrics::counter!("tallyguard_stats_errors_total", "kind" => "unavailable").increment(1);
+        metrics::stats_error(StatsErrorKind::Unavailable);
         self.failures = self.failures.saturating_add(1);
         let cut_while_idle = self.failures == 1 && matches!(error, StoreError::Disconnected(_));
         if cut_while_idle && self.reported == Some(Ok(())) {

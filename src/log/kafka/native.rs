@@ -6,7 +6,7 @@
 //! - messages taken from a partition queue belong to the caller, are immutable, and may be read and freed on any thread
 //!   (librdkafka's INTRODUCTION, "Thread safety");
 //! - callbacks only touch an `Arc` that is never given back.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "the one module that may; its safety argument is above")]
 
 use std::ffi::{CStr, CString, c_void};
 use std::ptr;
