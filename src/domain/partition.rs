@@ -131,8 +131,9 @@ impl PartitionState {
             if class.statistics
                 && let Some(statistics) = &mut self.statistics
             {
+                let shed = statistics.shed;
                 let minute = statistics.minute(start, here);
-                if taken != Taken::Duplicate {
+                if taken != Taken::Duplicate && !shed {
                     minute.count(transaction, offset);
                 }
             }
@@ -246,6 +247,20 @@ impl PartitionState {
         if let Some(statistics) = &mut self.statistics {
             statistics.incomplete_through = through;
         }
+    }
+
+    /// Lets go of the statistics that wait for the database, because they are more than memory may hold. Alerts go on;
+    /// a recovery from the commit metadata builds them again. No snapshot may be taken from here on.
+    pub fn shed_statistics(&mut self) {
+        if let Some(statistics) = &mut self.statistics {
+            statistics.shed();
+        }
+    }
+
+    /// Whether [`PartitionState::shed_statistics`] was called.
+    #[must_use]
+    pub fn has_shed_statistics(&self) -> bool {
+        self.statistics.as_ref().is_some_and(|statistics| statistics.shed)
     }
 
     /// The log holds no record before `end` that was not taken: what lies between are markers and aborted records.

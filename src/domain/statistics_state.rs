@@ -42,6 +42,8 @@ pub struct StatisticsState {
     pub acknowledged: Position,
     /// Minutes that start at or before this have lost records and are never written.
     pub incomplete_through: Watermark,
+    /// More rows waited for the database than memory may hold: none are kept until a replay builds them again.
+    pub shed: bool,
     /// The flush that is on its way.
     pub in_flight: Option<Position>,
     /// Its orders, kept for snapshots until it is acknowledged.
@@ -57,6 +59,7 @@ impl StatisticsState {
             keeps_orders,
             acknowledged,
             incomplete_through: Watermark::NONE,
+            shed: false,
             in_flight: None,
             orders_in_flight: Vec::new(),
         }
@@ -76,7 +79,7 @@ impl StatisticsState {
 
     /// Remembers the record as the latest of its order.
     pub fn note_order(&mut self, transaction: &Transaction<'_>, offset: Offset) {
-        if !self.keeps_orders {
+        if !self.keeps_orders || self.shed {
             return;
         }
         let row = OrderRow {
@@ -94,7 +97,7 @@ impl StatisticsState {
 
     /// Takes everything that changed since the last flush; `None` while one is on its way or nothing moved.
     pub fn take_flush(&mut self, partition: PartitionId, now: Position) -> Option<StatisticsFlush> {
-        if self.in_flight.is_some() || now.offset <= self.acknowledged.offset {
+        if self.shed || self.in_flight.is_some() || now.offset <= self.acknowledged.offset {
             return None;
         }
         let mut rows = Vec::new();
@@ -138,6 +141,16 @@ impl StatisticsState {
     pub fn close(&mut self, watermark: Watermark) {
         for minute in self.minutes.iter_mut().take_while(|minute| watermark.closes(minute.end())) {
             minute.orders = DigestSet::default();
+        }
+    }
+
+    /// Lets go of every row that waits, and keeps only where each minute began: the statistics horizon stays where it is,
+    /// so that a replay from there has all of them again.
+    pub fn shed(&mut self) {
+        self.shed = true;
+        self.orders = HashMap::new();
+        for minute in &mut self.minutes {
+            *minute = StatisticsMinute::new(minute.start, minute.first);
         }
     }
 

@@ -19,6 +19,9 @@ use crate::log::kafka::Doorbell;
 use crate::observe::status::RecordCounts;
 use crate::protocol::output::Effects;
 
+/// Statistics rows of one partition that may wait for the database in memory: about 200 MB.
+const STATISTICS_ROWS_MAX: usize = 1_000_000;
+
 /// Which assignment of a partition a message belongs to: answers of a former one are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Epoch(pub u64);
@@ -32,6 +35,8 @@ pub struct Applied {
     pub watermark_ms: i64,
     pub open_users: usize,
     pub pending_statistics: usize,
+    /// The statistics were let go of; the partition must be recovered once the database takes writes again.
+    pub has_shed_statistics: bool,
     /// First key mismatch of the batch, for the log.
     pub mismatch_at: Option<Offset>,
 }
@@ -161,6 +166,14 @@ impl PartitionActor {
         if let Some(end) = end {
             self.state.skip_to(end);
         }
+        if self.state.pending_statistics() > STATISTICS_ROWS_MAX && !self.state.has_shed_statistics() {
+            tracing::warn!(
+                "partition {}: more than {STATISTICS_ROWS_MAX} statistics rows wait for the database; they are let go of \
+                 and built again from the log when it is back",
+                self.state.partition()
+            );
+            self.state.shed_statistics();
+        }
         let is_live = self.state.next() >= self.live_from;
         Applied {
             effects: is_live.then(|| Effects { progress: self.state.progress(), outputs }),
@@ -170,6 +183,7 @@ impl PartitionActor {
             watermark_ms: self.state.watermark().0,
             open_users: self.state.open_users(),
             pending_statistics: self.state.pending_statistics(),
+            has_shed_statistics: self.state.has_shed_statistics(),
             mismatch_at,
         }
     }

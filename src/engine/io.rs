@@ -59,6 +59,7 @@ pub struct Running {
     read_from: Offset,
     began: std::time::Instant,
     is_live: bool,
+    has_shed_statistics: bool,
 }
 
 /// What the I/O thread is given.
@@ -90,11 +91,14 @@ pub struct IoThread<L: Log> {
     next_verify_ms: u64,
     next_lag_ms: u64,
     commit_began_ms: u64,
+    /// Nothing was assigned yet: when to give up, and what Kafka refused meanwhile.
+    join_deadline_ms: Option<u64>,
+    denied: Option<String>,
 }
 
 impl<L: Log> IoThread<L> {
     #[must_use]
-    pub fn new(log: L, cycle: CommitCycle, wiring: Wiring) -> Self {
+    pub fn new(log: L, cycle: CommitCycle, wiring: Wiring, startup_timeout_ms: u64) -> Self {
         Self {
             log,
             cycle,
@@ -105,6 +109,8 @@ impl<L: Log> IoThread<L> {
             next_verify_ms: 0,
             next_lag_ms: 0,
             commit_began_ms: 0,
+            join_deadline_ms: Some(clock::monotonic_ms() + startup_timeout_ms),
+            denied: None,
         }
     }
 
@@ -117,7 +123,8 @@ impl<L: Log> IoThread<L> {
                 break;
             }
             if !self.turn() {
-                self.log.wait(IDLE_WAIT);
+                let due_ms = self.cycle.due_in(clock::monotonic_ms()).unwrap_or(u64::MAX);
+                self.log.wait(IDLE_WAIT.min(Duration::from_millis(due_ms)));
             }
         }
     }
@@ -155,7 +162,11 @@ impl<L: Log> IoThread<L> {
                     .supervisor
                     .leave(Exit::Fenced, "a newer process with the same instance.id has taken over; this one leaves"),
                 LogEvent::Fatal(why) => self.wiring.supervisor.fail(format!("the Kafka client cannot go on: {why}")),
-                LogEvent::Denied(why) | LogEvent::Trouble(why) => self.wiring.monitor.kafka_trouble(&why),
+                LogEvent::Denied(why) => {
+                    self.wiring.monitor.kafka_trouble(&why);
+                    self.denied.get_or_insert(why);
+                }
+                LogEvent::Trouble(why) => self.wiring.monitor.kafka_trouble(&why),
             }
         }
         busy
@@ -172,6 +183,7 @@ impl<L: Log> IoThread<L> {
             self.forget(partition);
             self.recover(partition);
         }
+        self.join_deadline_ms = None;
         self.wiring.monitor.joined();
     }
 
@@ -285,6 +297,7 @@ impl<L: Log> IoThread<L> {
             read_from: next,
             began,
             is_live: false,
+            has_shed_statistics: false,
         };
         self.owned.insert(partition, Owned::Running(running));
         self.note_live(partition);
@@ -357,13 +370,23 @@ impl<L: Log> IoThread<L> {
             Report::Applied(applied) => {
                 running.in_flight -= 1;
                 running.next = applied.next;
+                if applied.has_shed_statistics && !running.has_shed_statistics {
+                    running.has_shed_statistics = true;
+                    self.wiring.snapshots.suspend(partition);
+                }
                 self.wiring.monitor.applied(partition, &applied);
                 if let Some(effects) = applied.effects {
                     self.cycle.effects(partition, effects);
                 }
                 self.note_live(partition);
             }
-            Report::Acknowledged(effects) => self.cycle.effects(partition, effects),
+            Report::Acknowledged(effects) => {
+                self.cycle.effects(partition, effects);
+                if running.has_shed_statistics {
+                    tracing::info!("partition {partition}: the database is back, building its statistics again");
+                    self.begin_again(partition);
+                }
+            }
             Report::Flush { flush, pending_statistics } => {
                 self.wiring.monitor.statistics_pending(partition, pending_statistics);
                 let committed = self.cycle.committed(partition).map(|progress| progress.next.offset);
@@ -434,7 +457,7 @@ impl<L: Log> IoThread<L> {
                     continue;
                 }
                 if let Err(why) = self.log.start(partition, running.read_from) {
-                    tracing::warn!("partition {partition} cannot be read yet: {why}");
+                    self.wiring.monitor.kafka_trouble(&format!("partition {partition} cannot be read yet: {why}"));
                     continue;
                 }
                 running.reading = true;
@@ -537,6 +560,14 @@ impl<L: Log> IoThread<L> {
         }
         let actors: Vec<_> = running.map(|(partition, running)| (partition, running.actor.clone())).collect();
         self.wiring.snapshots.tick(&actors, now, &mut self.wiring.monitor);
+        if let (Some(deadline), Some(why)) = (self.join_deadline_ms, &self.denied)
+            && now >= deadline
+        {
+            self.wiring.supervisor.leave(
+                Exit::KafkaUnreachable,
+                format!("Kafka refuses access: {why}. What to do: check the credentials and the rights on the group and topics"),
+            );
+        }
         if now >= self.next_lag_ms {
             self.next_lag_ms = now + 500;
             self.note_lags();

@@ -212,7 +212,7 @@ fn work(
     };
     let mut cycle = CommitCycle::new(cycle_settings(settings));
     cycle.writer_is_ready();
-    IoThread::new(log, cycle, wiring).run();
+    IoThread::new(log, cycle, wiring, millis(settings.kafka.startup_timeout)).run();
     Ok(())
 }
 

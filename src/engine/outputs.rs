@@ -75,13 +75,12 @@ impl OutputEncoder {
         reason: Headers,
     ) -> OutputRecord {
         let source = batch.record(index);
-        let timestamp = source.timestamp_ms.map_or_else(|| "-1".to_owned(), |timestamp| timestamp.to_string());
         let mut ours = vec![
             header("tallyguard.source.topic", &self.topic),
             header("tallyguard.source.partition", &self.partition.to_string()),
             header("tallyguard.source.offset", &source.offset.to_string()),
-            header("tallyguard.source.timestamp", &timestamp),
         ];
+        ours.extend(source.timestamp_ms.map(|timestamp| header("tallyguard.source.timestamp", &timestamp.to_string())));
         ours.extend(reason);
         let limit = if destination == Destination::Late { self.limits.late } else { self.limits.dead_letter };
         let mut record = OutputRecord {

@@ -106,6 +106,11 @@ impl SnapshotSchedule {
         }
     }
 
+    /// The partition's state is no longer complete; what is stored of it stays.
+    pub fn suspend(&mut self, partition: PartitionId) {
+        self.forget(partition);
+    }
+
     pub fn committed(&mut self, partition: PartitionId, through: Offset) {
         if let Some(subject) = self.subjects.get_mut(&partition) {
             subject.committed = through;

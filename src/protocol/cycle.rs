@@ -337,6 +337,19 @@ impl CommitCycle {
         self.ledgers.values().any(|ledger| now.saturating_sub(ledger.committed_tick) >= self.settings.recommit_ms)
     }
 
+    /// How long there is nothing to do, if nothing else comes; `None` when only something else can change that.
+    #[must_use]
+    pub fn due_in(&self, now: MonotonicMs) -> Option<MonotonicMs> {
+        if self.transaction.is_some() || !self.writer_ready || self.commit_at_once {
+            return Some(self.not_before.saturating_sub(now));
+        }
+        let mut queued = self.ledgers.values().filter_map(|ledger| ledger.queue.front()).peekable();
+        queued.peek()?;
+        let has_outputs = queued.any(|effects| !effects.outputs.is_empty());
+        let pause = if has_outputs { self.settings.settle_ms } else { self.settings.max_commit_interval_ms };
+        Some((self.last_commit + pause).max(self.not_before).saturating_sub(now))
+    }
+
     /// Takes the oldest undecided effects of every partition into a new transaction.
     fn compose(&mut self, now: MonotonicMs, wall_ms: i64) -> Option<Transaction> {
         self.commit_at_once = false;
