@@ -32,6 +32,7 @@ pub(super) fn settings(mut raw: RawConfig, findings: &mut Findings) -> Settings 
     let instance = instance(&mut raw.instance, findings);
     let source = source(&raw.source, findings);
     let rules = check_rules::rules(&mut raw.rules, findings);
+    check_rules::room_in_metadata(&rules, &source.group, findings);
     let time = time(&raw.time, findings);
     let alerts = alerts(&mut raw.alerts, &raw.source.topic, findings);
     let delivery = delivery(&raw.delivery, findings);

@@ -8,8 +8,11 @@ use super::defaults;
 use super::names;
 use super::problem::{Findings, quoted};
 use super::raw::RawRule;
-use crate::domain::rule::Rule;
+use crate::domain::duration::Millis;
+use crate::domain::ids::Offset;
+use crate::domain::rule::{Parameters, Rule, RuleHistory, RuleVersion, Severity};
 use crate::domain::user::RULES_MAX;
+use crate::protocol::metadata::{LENGTH_MAX, LogIdentity, Metadata};
 
 /// Longest rule id, in bytes.
 const ID_MAX: usize = 64;
@@ -38,6 +41,34 @@ pub(super) fn rules(raw: &mut Option<Vec<RawRule>>, findings: &mut Findings) -> 
         rules.extend(rule);
     }
     rules
+}
+
+/// Every commit carries all rules. They must fit even in the longest commit, while each rule is being changed.
+pub(super) fn room_in_metadata(rules: &[Rule], group: &str, findings: &mut Findings) {
+    let histories = rules.iter().map(|rule| {
+        let version = RuleVersion {
+            from: Offset(i64::MAX),
+            version: rule.version,
+            max_transactions: rule.max_transactions,
+            severity: Severity::Critical,
+        };
+        RuleHistory::with_versions(rule.clone(), vec![version; 2])
+    });
+    let longest = Parameters {
+        rules: histories.collect(),
+        out_of_orderness: Millis(i64::MAX),
+        max_future_skew: Millis(i64::MAX),
+        statistics: false,
+        orders: false,
+    };
+    // A cluster may have an id of its own making; a topic's is always a UUID in Base64.
+    let identity =
+        LogIdentity { cluster_id: "c".repeat(36), topic_id: "t".repeat(22), group: group.to_owned() };
+    let length = Metadata::length_max(&longest, identity);
+    if length > LENGTH_MAX {
+        let found = format!("{} rules that take up to {length} bytes of each commit", rules.len());
+        findings.refuse("rules", found, format!("shorter rule ids or fewer rules: at most {LENGTH_MAX} bytes"));
+    }
 }
 
 fn rule(index: usize, raw: &RawRule, findings: &mut Findings) -> Option<Rule> {

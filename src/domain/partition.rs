@@ -51,6 +51,8 @@ pub struct Progress {
     pub horizon: Position,
     /// Where a replay must start to have again every statistics effect that is not acknowledged.
     pub statistics_horizon: Position,
+    /// Minutes that start at or before this have lost records and are never written; `None` once all of them are final.
+    pub statistics_gap: Option<Watermark>,
 }
 
 /// See the module head.
@@ -81,7 +83,8 @@ impl PartitionState {
         final_through: Watermark,
     ) -> Self {
         let classes = window_classes(&parameters);
-        let acknowledged = Position { offset: from.offset, watermark: final_through };
+        // No record before `from` has an effect that is not acknowledged, so what is closed there is final too.
+        let acknowledged = Position { offset: from.offset, watermark: final_through.max(from.watermark) };
         let statistics = parameters.statistics.then(|| StatisticsState::new(parameters.orders, acknowledged));
         Self {
             topic,
@@ -223,7 +226,8 @@ impl PartitionState {
             Some(statistics) => (statistics.acknowledged.watermark, statistics.horizon(next)),
             None => (self.watermark.max(self.closed_through), next),
         };
-        Progress { next, final_through, horizon, statistics_horizon }
+        let statistics_gap = self.statistics.as_ref().and_then(StatisticsState::gap);
+        Progress { next, final_through, horizon, statistics_horizon, statistics_gap }
     }
 
     /// Takes the statistics that changed since the last flush; `None` while one is on its way or nothing moved.

@@ -42,13 +42,28 @@ pub struct Rule {
 
 /// The part of a rule that may change between runs, and from which record on it acts.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(from = "VersionFields", into = "VersionFields")]
 pub struct RuleVersion {
     /// First record that is decided with this version.
     pub from: Offset,
     pub version: u32,
-    #[serde(rename = "max")]
     pub max_transactions: u32,
     pub severity: Severity,
+}
+
+/// As the commit metadata holds it, in which every byte counts.
+type VersionFields = (Offset, u32, u32, Severity);
+
+impl From<VersionFields> for RuleVersion {
+    fn from((from, version, max_transactions, severity): VersionFields) -> Self {
+        Self { from, version, max_transactions, severity }
+    }
+}
+
+impl From<RuleVersion> for VersionFields {
+    fn from(it: RuleVersion) -> Self {
+        (it.from, it.version, it.max_transactions, it.severity)
+    }
 }
 
 /// A rule and every version of it that decided a record which a replay may still have to decide again.

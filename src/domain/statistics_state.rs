@@ -137,6 +137,14 @@ impl StatisticsState {
         self.drop_final(self.acknowledged.watermark)
     }
 
+    /// Minutes that start at or before this have lost records; `None` when no such minute can still be written.
+    #[must_use]
+    pub fn gap(&self) -> Option<Watermark> {
+        let last = WindowStart(self.incomplete_through.0);
+        let is_open = self.incomplete_through != Watermark::NONE && !self.acknowledged.watermark.closes(last.end(Millis::MINUTE));
+        is_open.then_some(self.incomplete_through)
+    }
+
     /// Forgets the distinct orders of the minutes that are closed: nothing counts in them any more.
     pub fn close(&mut self, watermark: Watermark) {
         for minute in self.minutes.iter_mut().take_while(|minute| watermark.closes(minute.end())) {

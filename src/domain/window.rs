@@ -12,7 +12,9 @@ use crate::domain::user::UserActor;
 /// A place in the log from which a replay may start: an offset and the watermark just before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Position {
+    #[serde(rename = "o")]
     pub offset: Offset,
+    #[serde(rename = "w")]
     pub watermark: Watermark,
 }
 

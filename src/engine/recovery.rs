@@ -71,6 +71,13 @@ pub struct RecoveryWorker<R> {
     pub doorbell: Arc<Doorbell>,
 }
 
+/// Minutes that lost records stay unwritten in every later run, whatever the state is rebuilt from.
+fn leave_gap(state: &mut PartitionState, start: &Start) {
+    if let Some(gap) = start.statistics_gap {
+        state.leave_statistics_gap(gap);
+    }
+}
+
 impl<R: RecoveryReader> RecoveryWorker<R> {
     /// Serves requests until the I/O thread is gone.
     pub fn run(mut self) {
@@ -212,19 +219,20 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                 start.final_through,
                 &stored.entries,
             );
-            return loaded.map_or_else(
-                |error| {
+            return match loaded {
+                Ok(mut state) => {
+                    leave_gap(&mut state, start);
+                    Some(state)
+                }
+                Err(error) => {
                     self.drop_snapshot(partition, &error);
                     None
-                },
-                Some,
-            );
+                }
+            };
         }
         let mut state =
             PartitionState::new(Arc::clone(&self.topic), partition, parameters, start.from, start.final_through);
-        if let Some(gap) = start.statistics_gap {
-            state.leave_statistics_gap(gap);
-        }
+        leave_gap(&mut state, start);
         Some(state)
     }
 

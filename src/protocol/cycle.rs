@@ -137,6 +137,8 @@ struct Ledger {
     queue: VecDeque<Effects>,
     /// Outputs that the log held already when the partition was recovered or settled.
     written_already: HashSet<OutputId>,
+    /// Where the log's offset stands although outputs before it are missing, while they are on their way again.
+    torn_at: Option<Offset>,
     /// Nothing was ever committed: the start itself must be, before the first record is read.
     owes_first_commit: bool,
 }
@@ -219,6 +221,7 @@ impl CommitCycle {
             committed_tick: now,
             queue,
             written_already: open.written_already,
+            torn_at: None,
             owes_first_commit: open.owes_first_commit,
         };
         self.ledgers.insert(open.partition, ledger);
@@ -226,10 +229,16 @@ impl CommitCycle {
     }
 
     /// Forgets a partition that was revoked or lost, and every effect of it that is not decided.
+    ///
+    /// A transaction that holds some of them is given up: its later steps would write what now is somebody else's to
+    /// write, and the broker would let them, because it checks the membership and not who owns the partition.
     pub fn close(&mut self, partition: PartitionId) {
         self.ledgers.remove(&partition);
-        if let Some(transaction) = &mut self.transaction {
-            transaction.parts.retain(|(part, _)| *part != partition);
+        let Some(transaction) = &mut self.transaction else { return };
+        let parts = transaction.parts.len();
+        transaction.parts.retain(|(part, _)| *part != partition);
+        if transaction.parts.len() < parts {
+            self.doubt();
         }
     }
 
@@ -409,7 +418,7 @@ impl CommitCycle {
                 self.replaced = true;
                 vec![Notice::Replaced]
             }
-            (Step::ProbeMembership, _) => {
+            (Step::ProbeMembership, Outcome::Membership { replaced: false }) => {
                 self.probe_membership = false;
                 Vec::new()
             }
@@ -443,7 +452,7 @@ impl CommitCycle {
                 }
                 vec![Notice::Trouble(why)]
             }
-            Outcome::Abortable(why) => {
+            Outcome::Abortable(why) if !self.in_doubt() => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.steps = VecDeque::from([Step::Abort]);
                 }
@@ -454,7 +463,7 @@ impl CommitCycle {
                 self.back_off(now);
                 vec![Notice::Trouble(format!("fenced: {why}"))]
             }
-            Outcome::Doubtful(why) | Outcome::Retriable(why) => {
+            Outcome::Doubtful(why) | Outcome::Retriable(why) | Outcome::Abortable(why) => {
                 if !matches!(step, Step::ReadBack(_)) {
                     self.doubt();
                 }
@@ -502,6 +511,7 @@ impl CommitCycle {
         ledger.committed = effects.progress;
         ledger.committed_at_ms = wall_ms;
         ledger.committed_tick = now;
+        ledger.torn_at = None;
         ledger.owes_first_commit = false;
         Some(Notice::Committed { partition, through: effects.progress.next.offset, outputs: effects.outputs })
     }
@@ -509,17 +519,28 @@ impl CommitCycle {
     /// Judges a transaction in doubt by what the log holds. Neither the offset nor the outputs are believed alone: a
     /// delayed end of an earlier attempt may have torn the transaction either way.
     fn settle(&mut self, found: Vec<ReadBack>, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
+        let Some(transaction) = &self.transaction else { return Vec::new() };
+        let read_back_of = |partition| found.iter().find(|read_back| read_back.partition == partition);
+        if let Some((unread, _)) = transaction.parts.iter().find(|(partition, _)| read_back_of(*partition).is_none()) {
+            let why = format!("nothing was read back of partition {unread}");
+            self.failures = self.failures.saturating_add(1);
+            self.back_off(now);
+            return vec![Notice::Trouble(why)];
+        }
         self.failures = 0;
         let Some(transaction) = self.transaction.take() else { return Vec::new() };
         let mut notices = Vec::new();
         for (partition, mut effects) in transaction.parts {
             let Some(ledger) = self.ledgers.get_mut(&partition) else { continue };
-            let Some(read_back) = found.iter().find(|read_back| read_back.partition == partition) else { continue };
+            let Some(read_back) = read_back_of(partition) else { continue };
             let (before, after) = (ledger.committed.next.offset, effects.progress.next.offset);
-            let unmoved =
-                read_back.committed == Some(before) || (ledger.owes_first_commit && read_back.committed.is_none());
+            let unmoved = read_back.committed == Some(before)
+                || (ledger.owes_first_commit && read_back.committed.is_none())
+                || (ledger.torn_at.is_some() && ledger.torn_at == read_back.committed);
             let moved = read_back.committed == Some(after);
             if !moved && !unmoved {
+                // Somebody else's word counts now: nothing more goes out before the partition is recovered anew.
+                self.ledgers.remove(&partition);
                 notices.push(Notice::Moved { partition, found: read_back.committed, expected: after });
                 continue;
             }
@@ -530,6 +551,10 @@ impl CommitCycle {
                 notices.extend(self.part_committed(partition, effects, now, wall_ms));
             } else {
                 // What is missing goes again, and so does the offset, even if it has moved.
+                // Until then it may stand there, ahead of what is known to be committed.
+                if moved {
+                    ledger.torn_at = Some(after);
+                }
                 effects.outputs = missing;
                 ledger.queue.push_front(effects);
             }

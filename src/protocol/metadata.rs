@@ -31,15 +31,29 @@ pub struct LogIdentity {
 }
 
 /// One rule as it decided the records before the commit.
+///
+/// Written as an array without names, like its versions: many rules must fit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RuleFields", into = "RuleFields")]
 pub struct DecidedRule {
     pub id: String,
-    #[serde(rename = "w")]
     pub window: Millis,
-    #[serde(rename = "t")]
     pub window_text: String,
-    #[serde(rename = "v")]
     pub versions: Vec<RuleVersion>,
+}
+
+type RuleFields = (String, Millis, String, Vec<RuleVersion>);
+
+impl From<RuleFields> for DecidedRule {
+    fn from((id, window, window_text, versions): RuleFields) -> Self {
+        Self { id, window, window_text, versions }
+    }
+}
+
+impl From<DecidedRule> for RuleFields {
+    fn from(DecidedRule { id, window, window_text, versions }: DecidedRule) -> Self {
+        (id, window, window_text, versions)
+    }
 }
 
 /// The parameters that decided the records before the commit.
@@ -99,6 +113,9 @@ pub struct Metadata {
     /// The same for all that the database has not acknowledged.
     #[serde(rename = "g")]
     pub statistics_horizon: Position,
+    /// Minutes that start at or before this have lost records, because the log was truncated, and are never written.
+    #[serde(rename = "x", default, skip_serializing_if = "Option::is_none")]
+    pub statistics_gap: Option<Watermark>,
     #[serde(rename = "p")]
     pub decided_with: DecidedWith,
     #[serde(rename = "i")]
@@ -137,11 +154,32 @@ impl Metadata {
             final_through: progress.final_through,
             horizon: progress.horizon,
             statistics_horizon: progress.statistics_horizon,
+            statistics_gap: progress.statistics_gap,
             decided_with: DecidedWith::of(parameters, progress.horizon.min(progress.statistics_horizon).offset),
             identity,
             partitions_at_first_start,
             committed_at_ms,
         }
+    }
+
+    /// The longest text that any commit with these parameters can need, wherever the partition stands.
+    #[must_use]
+    pub fn length_max(parameters: &Parameters, identity: LogIdentity) -> usize {
+        let place = Position { offset: Offset(i64::MAX), watermark: Watermark::NONE };
+        let metadata = Self {
+            version: VERSION,
+            watermark: Watermark::NONE,
+            final_through: Watermark::NONE,
+            horizon: place,
+            statistics_horizon: place,
+            statistics_gap: Some(Watermark::NONE),
+            // Every version of the history is needed by a replay that starts at the beginning.
+            decided_with: DecidedWith::of(parameters, Offset(i64::MIN)),
+            identity,
+            partitions_at_first_start: i32::MAX,
+            committed_at_ms: i64::MAX,
+        };
+        metadata.to_text().len()
     }
 
     #[must_use]

@@ -11,7 +11,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::{Parameters, Rule, RuleHistory, RuleVersion};
 use crate::domain::time::Watermark;
 use crate::domain::window::Position;
-use crate::protocol::metadata::{DecidedWith, LogIdentity, Metadata, MetadataError, SEMANTICS};
+use crate::protocol::metadata::{DecidedWith, LENGTH_MAX, LogIdentity, Metadata, MetadataError, SEMANTICS};
 
 /// Where a group that has never committed begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,6 +213,7 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
         return Err(Refusal::LogShorter { committed, log_end: facts.log_end });
     }
     let parameters = resumed_parameters(configured, &metadata.decided_with, committed)?;
+    check_history_fits(&parameters, &metadata.identity)?;
     let start = Start {
         committed,
         from: metadata.horizon.min(metadata.statistics_horizon),
@@ -221,7 +222,7 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
         parameters,
         partitions_at_first_start: metadata.partitions_at_first_start,
         committed_at_ms: Some(metadata.committed_at_ms),
-        statistics_gap: None,
+        statistics_gap: metadata.statistics_gap,
         remark: None,
     };
     if let Some(snapshot) = &facts.snapshot {
@@ -252,7 +253,8 @@ fn without_lost_statistics(start: Start, metadata: &Metadata, facts: &Facts, con
          {}, but records from {} on were not yet in the database; reconcile from another source",
         facts.partition, facts.log_start, metadata.statistics_horizon.offset
     );
-    Start { from, statistics_gap: Some(highest_before), remark: Some(remark), ..start }
+    let statistics_gap = start.statistics_gap.max(Some(highest_before));
+    Start { from, statistics_gap, remark: Some(remark), ..start }
 }
 
 fn snapshot_serves(
@@ -292,6 +294,20 @@ fn check_identity(then: &LogIdentity, now: &LogIdentity) -> Result<(), Refusal> 
         return changed("group", &then.group, &now.group);
     }
     Ok(())
+}
+
+/// Each version of a rule that a replay may need is in every commit; a commit without room for them could not be made.
+fn check_history_fits(parameters: &Parameters, identity: &LogIdentity) -> Result<(), Refusal> {
+    let changed = parameters.rules.iter().any(|history| history.versions.len() > 1);
+    let length = Metadata::length_max(parameters, identity.clone());
+    if !changed || length <= LENGTH_MAX {
+        return Ok(());
+    }
+    let what = format!(
+        "the rules changed so often since the oldest open window that the commit metadata has no room for all their \
+         versions ({length} of {LENGTH_MAX} bytes)"
+    );
+    Err(Refusal::ParametersChanged { what })
 }
 
 fn starting_parameters(configured: &Configured, from: Offset) -> Parameters {
