@@ -1,6 +1,7 @@
 //! The whole service against a real broker on this machine: throughput, alert latency, recovery.
 //!
-//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery] [--out DIR]`. What is compared
+//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery]
+//! [--rounds N] [--rate R] [--out DIR]`. What is compared
 //! takes turns within the same run. The broker and the load share the machine with the service, so the figures are
 //! those of a machine that does everything at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]

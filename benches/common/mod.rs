@@ -9,9 +9,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// `--quick`, `--only NAME`, `--out DIR`; whatever cargo adds (`--bench`) is ignored.
+/// `--quick`, `--only NAME`, `--rounds N`, `--rate R`, `--out DIR`; whatever cargo adds (`--bench`) is ignored.
 pub struct Arguments {
     pub quick: bool,
+    /// One rate of live load instead of the usual ones.
+    pub rate: Option<u64>,
+    rounds: Option<usize>,
     only: Vec<String>,
     out: PathBuf,
 }
@@ -20,6 +23,8 @@ impl Arguments {
     pub fn parse() -> Self {
         let mut parsed = Self {
             quick: false,
+            rate: None,
+            rounds: None,
             only: Vec::new(),
             out: Path::new(env!("CARGO_TARGET_TMPDIR")).join("benchmarks"),
         };
@@ -28,9 +33,11 @@ impl Arguments {
             match argument.as_str() {
                 "--quick" => parsed.quick = true,
                 "--only" => parsed.only.push(arguments.next().expect("--only NAME")),
+                "--rounds" => parsed.rounds = Some(number(arguments.next())),
+                "--rate" => parsed.rate = Some(number(arguments.next())),
                 "--out" => parsed.out = arguments.next().expect("--out DIR").into(),
                 "--bench" | "--test" => {}
-                other => panic!("unknown argument {other}; known are --quick, --only NAME, --out DIR"),
+                other => panic!("unknown argument {other}; known are --quick, --only NAME, --rounds N, --rate R, --out DIR"),
             }
         }
         parsed
@@ -41,10 +48,19 @@ impl Arguments {
         self.only.is_empty() || self.only.iter().any(|name| name == part)
     }
 
+    /// How often what is compared takes turns: as asked for, or `full`, or once with `--quick`.
+    pub fn rounds(&self, full: usize) -> usize {
+        self.rounds.unwrap_or(self.scaled(full, 1))
+    }
+
     /// `full`, or `quick` with `--quick`.
     pub fn scaled<T>(&self, full: T, quick: T) -> T {
         if self.quick { quick } else { full }
     }
+}
+
+fn number<T: std::str::FromStr>(argument: Option<String>) -> T {
+    argument.and_then(|text| text.parse().ok()).expect("a number")
 }
 
 /// Tables of figures, printed as they come and written as Markdown and JSON at the end.

@@ -119,7 +119,7 @@ pub fn compare(arguments: &Arguments, report: &mut Report) {
     for users in arguments.scaled(vec![10_000_u64, 100_000, 1_000_000], vec![200]) {
         let messages = arguments.scaled((users * 4).max(1_000_000), 5_000);
         let (mut hosted, mut actix) = (Vec::new(), Vec::new());
-        for _ in 0..arguments.scaled(3, 1) {
+        for _ in 0..arguments.rounds(3) {
             let (users, messages) = (users.to_string(), messages.to_string());
             hosted.push(in_child(&["hosting", "hosted", &users, &messages]));
             actix.push(in_child(&["hosting", "actix", &users, &messages]));

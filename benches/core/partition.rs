@@ -96,7 +96,7 @@ pub fn apply(arguments: &Arguments, report: &mut Report) {
         cases.push((users, records, "zipf", "rules"));
     }
     let mut rounds = vec![Vec::new(); cases.len()];
-    for _ in 0..arguments.scaled(3, 1) {
+    for _ in 0..arguments.rounds(3) {
         for (case, rounds) in cases.iter().zip(&mut rounds) {
             let (users, records, shape, what) = *case;
             rounds.push(in_child(&["apply", &users.to_string(), &records.to_string(), shape, what]));
@@ -168,7 +168,7 @@ pub fn snapshots(arguments: &Arguments, report: &mut Report) {
     let mut rows = Vec::new();
     for users in arguments.scaled(vec![10_000_u64, 100_000, 1_000_000], vec![200]) {
         let rounds: Vec<_> =
-            (0..arguments.scaled(3, 1)).map(|_| in_child(&["snapshot", &users.to_string()])).collect();
+            (0..arguments.rounds(3)).map(|_| in_child(&["snapshot", &users.to_string()])).collect();
         let figures = medians_of(&rounds);
         let milliseconds = |seconds: f64| format!("{:.1}", seconds * 1e3);
         rows.push(vec![

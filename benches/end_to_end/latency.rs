@@ -21,10 +21,10 @@ struct Stretch {
 
 /// Live load of moderate rates over the default settings.
 pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
-    let rates: Vec<u64> = arguments.scaled(vec![200, 2_000, 20_000], vec![500]);
-    let rounds = arguments.scaled(2, 1);
-    let mut stretches: Vec<Vec<Stretch>> = rates.iter().map(|_| Vec::new()).collect();
-    for _ in 0..rounds {
+    let usual = arguments.scaled(vec![200, 2_000, 20_000], vec![500]);
+    let rates: Vec<u64> = arguments.rate.map_or(usual, |rate| vec![rate]);
+        let mut stretches: Vec<Vec<Stretch>> = rates.iter().map(|_| Vec::new()).collect();
+    for _ in 0..arguments.rounds(2) {
         for (rate, stretches) in rates.iter().zip(&mut stretches) {
             stretches.push(one_stretch(broker, *rate, arguments));
         }

@@ -20,12 +20,12 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let state_dir = dir.path().join("state-a");
     let mut service = Service::start(&toml, dir.path(), &[]);
     service.wait_ready(Duration::from_secs(60));
-    let live = Live::start(&bootstrap, &config, RATE);
+    let live = Live::start(&bootstrap, &config, arguments.rate.unwrap_or(RATE));
     let between = arguments.scaled(Duration::from_secs(6), Duration::from_secs(1));
     let (mut with_snapshot, mut without) = (Vec::new(), Vec::new());
     // Windows fill up first, so that there is something to replay.
     sleep(arguments.scaled(Duration::from_secs(60), Duration::ZERO));
-    for _ in 0..arguments.scaled(5, 1) {
+    for _ in 0..arguments.rounds(5) {
         for (keeps_snapshot, seconds) in [(true, &mut with_snapshot), (false, &mut without)] {
             sleep(between);
             service.kill9();

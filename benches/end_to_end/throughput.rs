@@ -36,7 +36,7 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
 
     let with_statistics = has_mariadb();
     let (mut reading, mut validating, mut serving, mut writing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..arguments.scaled(3, 1) {
+    for _ in 0..arguments.rounds(3) {
         reading.push(floor::read(&bootstrap, &input, &ends, false));
         validating.push(floor::read(&bootstrap, &input, &ends, true));
         serving.push(serve(&bootstrap, &input, &ends, expected, false));
