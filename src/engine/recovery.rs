@@ -113,6 +113,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             Ok(facts) => facts,
             Err(why) => return self.answer(Answer::Waiting { partitions, why }),
         };
+        tracing::debug!("positions of {} partitions known after {:?}", facts.len(), began.elapsed());
         let mut decided = Vec::new();
         for facts in facts {
             let Some(&(partition, epoch)) = wanted.iter().find(|(partition, _)| *partition == facts.partition) else {
@@ -137,6 +138,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                 })
             })
             .collect();
+        tracing::debug!("starts decided after {:?}", began.elapsed());
         let mut found = match self.reader.read_back(&requests) {
             Ok(found) => found,
             Err(why) => {
@@ -144,6 +146,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                 return self.answer(Answer::Waiting { partitions, why });
             }
         };
+        tracing::debug!("outputs read back after {:?}", began.elapsed());
         for (partition, epoch, identity, start, snapshot) in decided {
             let read_back = found.iter_mut().find(|read_back| read_back.partition == partition);
             let moved = read_back.as_ref().is_some_and(|read_back| read_back.committed != Some(start.committed));
