@@ -143,7 +143,8 @@ fn work(
     let mut monitor = Monitor::new(board.clone());
     monitor.heartbeat();
     let kafka = kafka_settings(settings);
-    let cluster = await_cluster(&kafka, settings.kafka.startup_timeout, stop)?;
+    let mut reader = KafkaReader::new(kafka.clone());
+    let cluster = await_cluster(&kafka, &mut reader, settings.kafka.startup_timeout, stop)?;
     monitor.connected(&cluster.cluster_id);
     for remark in &cluster.remarks {
         tracing::warn!("{remark}");
@@ -161,7 +162,7 @@ fn work(
     let (snapshot_events, snapshot_line) = unbounded();
     let statistics_options = statistics_options(settings, &cluster)?;
     let worker = RecoveryWorker {
-        reader: KafkaReader::new(kafka.clone()),
+        reader,
         topic: Arc::from(settings.source.topic.as_str()),
         configured: configured(settings),
         store: Arc::clone(&store),

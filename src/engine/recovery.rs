@@ -120,6 +120,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             Ok(facts) => facts,
             Err(why) => return self.answer(Answer::Waiting { partitions, why }),
         };
+        tracing::debug!("positions of {} partitions known after {:?}", facts.len(), began.elapsed());
         let mut decided = Vec::new();
         for facts in facts {
             let Some(&(partition, epoch)) = wanted.iter().find(|(partition, _)| *partition == facts.partition) else {
@@ -144,6 +145,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                 })
             })
             .collect();
+        tracing::debug!("starts decided after {:?}", began.elapsed());
         let mut found = match self.reader.read_back(&requests) {
             Ok(found) => found,
             Err(why) => {
@@ -151,6 +153,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                 return self.answer(Answer::Waiting { partitions, why });
             }
         };
+        tracing::debug!("outputs read back after {:?}", began.elapsed());
         for (partition, epoch, identity, start, snapshot) in decided {
             let read_back = found.iter_mut().find(|read_back| read_back.partition == partition);
             let moved = read_back.as_ref().is_some_and(|read_back| read_back.committed != Some(start.committed));

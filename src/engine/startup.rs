@@ -29,17 +29,18 @@ pub struct Cluster {
     pub remarks: Vec<String>,
 }
 
-/// Waits for Kafka, at most `patience`.
+/// Waits for Kafka, at most `patience`. `reader` is connected afterwards, and looks for the group's coordinator while
+/// the start goes on: the first recovery then does not wait for either.
 ///
 /// # Errors
 /// The exit code and what to tell the operator.
 pub fn await_cluster(
     settings: &KafkaSettings,
+    reader: &mut KafkaReader,
     patience: Duration,
     stop: &AtomicBool,
 ) -> Result<Cluster, (Exit, String)> {
     let deadline = clock::monotonic_now() + patience;
-    let mut reader = KafkaReader::new(settings.clone());
     let mut said = String::new();
     loop {
         let remaining = deadline.saturating_duration_since(clock::monotonic_now());

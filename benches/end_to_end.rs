@@ -1,0 +1,54 @@
+//! The whole service against a real broker on this machine: throughput, alert latency, recovery.
+//!
+//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery]
+//! [--rounds N] [--rate R] [--out DIR]`. What is compared
+//! takes turns within the same run. The broker and the load share the machine with the service, so the figures are
+//! those of a machine that does everything at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
+
+mod common;
+#[path = "end_to_end/floor.rs"]
+mod floor;
+#[path = "end_to_end/latency.rs"]
+mod latency;
+#[path = "end_to_end/live.rs"]
+mod live;
+#[path = "end_to_end/recovery.rs"]
+mod recovery;
+#[path = "../tests/support/mod.rs"]
+mod support;
+#[path = "end_to_end/throughput.rs"]
+mod throughput;
+
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use common::{Arguments, Report};
+use support::Broker;
+
+const BROKER_OPTIONS: &str = "TALLYGUARD_BROKER_JAVA_OPTS";
+
+fn main() {
+    let arguments = Arguments::parse();
+    if !arguments.quick && std::env::var_os(BROKER_OPTIONS).is_none() {
+        // All compiler tiers and room for the page of a consumer that reads everything; the tests' broker has neither.
+        let error = Command::new(std::env::current_exe().expect("this program"))
+            .args(std::env::args().skip(1))
+            .env(BROKER_OPTIONS, "-Xms1g -Xmx1g -XX:+UseSerialGC")
+            .exec();
+        panic!("cannot start again with a larger broker: {error}");
+    }
+    let broker = Broker::start();
+    let mut report = Report::new("end_to_end", &arguments);
+    if arguments.wants("throughput") {
+        throughput::measure(&broker, &arguments, &mut report);
+    }
+    if arguments.wants("latency") {
+        latency::measure(&broker, &arguments, &mut report);
+    }
+    if arguments.wants("recovery") {
+        recovery::measure(&broker, &arguments, &mut report);
+    }
+    report.write(&arguments);
+}

@@ -1,0 +1,182 @@
+//! What the service cannot be faster than: the same consumer reading the same topic, with nothing behind it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::Message;
+use rdkafka::{ClientConfig, Offset as ListOffset, TopicPartitionList};
+use tallyguard::domain::duration::Millis;
+use tallyguard::domain::ids::{Offset, PartitionId};
+use tallyguard::domain::record::{SourceRecord, validate};
+use tallyguard::log::kafka::{KafkaLog, KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT};
+use tallyguard::log::{Log, LogEvent, Read, RecordBatch};
+use tallyguard::reconcile::recount::{self, Recounter, RuleText};
+
+use crate::common::cpu_seconds;
+use crate::support::{TestConfig, unique_name};
+
+/// Steady state begins when this part of the records is through.
+pub const WARM_UP: f64 = 0.1;
+const BATCH_MAX: usize = 2_048;
+
+/// What one round of reading everything took.
+#[derive(Debug, Clone, Copy)]
+pub struct Round {
+    pub records_per_second: f64,
+    pub cpu_microseconds_per_record: f64,
+}
+
+/// Measures from the first look at or after the warm-up to the end.
+pub struct Stretch {
+    total: f64,
+    began: Option<(Instant, f64, f64)>,
+    process: String,
+}
+
+impl Stretch {
+    pub fn new(total: f64, process: String) -> Self {
+        Self { total, began: None, process }
+    }
+
+    /// Takes how many records are through; the result once all are.
+    pub fn look(&mut self, done: f64) -> Option<Round> {
+        match self.began {
+            None if done >= self.total * WARM_UP => {
+                self.began = Some((Instant::now(), cpu_seconds(&self.process), done));
+                None
+            }
+            Some((began, cpu, before)) if done >= self.total => {
+                let records = done - before;
+                Some(Round {
+                    records_per_second: records / began.elapsed().as_secs_f64(),
+                    cpu_microseconds_per_record: (cpu_seconds(&self.process) - cpu) * 1e6 / records,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reads the whole topic with the service's own transport, as a group of its own, on one thread; `validates` adds
+/// `domain::record::validate` to that.
+pub fn read(bootstrap: &str, config: &TestConfig, ends: &[(i32, i64)], validates: bool) -> Round {
+    let mut log = KafkaLog::join(&settings(bootstrap, config), MESSAGE_MAX_BYTES_DEFAULT).expect("a consumer");
+    await_assignment(&mut log, ends.len());
+    let ends: HashMap<PartitionId, i64> = ends.iter().map(|&(partition, end)| (PartitionId(partition), end)).collect();
+    for &partition in ends.keys() {
+        log.start(partition, Offset(0)).expect("a start");
+    }
+    let total: i64 = ends.values().sum();
+    let mut stretch = Stretch::new(crate::common::count(total), "self".to_owned());
+    let mut done = 0_usize;
+    loop {
+        log.poll();
+        let before = done;
+        for &partition in ends.keys() {
+            while let Read::Records { batch, .. } = log.read(partition, BATCH_MAX) {
+                done += batch.len();
+                if validates {
+                    validate_all(&batch);
+                }
+            }
+        }
+        if let Some(round) = stretch.look(crate::common::count(done)) {
+            return round;
+        }
+        if done == before {
+            log.wait(Duration::from_millis(5));
+        }
+    }
+}
+
+fn validate_all(batch: &impl RecordBatch) {
+    for index in 0..batch.len() {
+        let record: SourceRecord<'_> = batch.record(index);
+        assert!(std::hint::black_box(validate(&record, Millis::MINUTE)).is_ok(), "the load is clean");
+    }
+}
+
+fn await_assignment(log: &mut KafkaLog, partitions: usize) {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut assigned = 0;
+    while assigned < partitions {
+        assert!(Instant::now() < deadline, "no partitions assigned");
+        for event in log.poll() {
+            match event {
+                LogEvent::Assigned(some) => assigned += some.len(),
+                LogEvent::Fatal(why) => panic!("the consumer cannot go on: {why}"),
+                _ => {}
+            }
+        }
+        log.wait(Duration::from_millis(5));
+    }
+}
+
+fn settings(bootstrap: &str, config: &TestConfig) -> KafkaSettings {
+    let mut base = ClientConfig::new();
+    base.set("bootstrap.servers", bootstrap);
+    KafkaSettings {
+        base,
+        topic: config.source_topic.clone(),
+        group: unique_name("floor"),
+        instance_id: "floor".to_owned(),
+        transactional_id: unique_name("floor"),
+        alerts_topic: config.alert_topic.clone(),
+        late_topic: config.late_topic.clone(),
+        dead_letter_topic: config.dead_letter_topic.clone(),
+        transaction_timeout: Duration::from_secs(15),
+    }
+}
+
+/// Alerts that an independent recount of the topic finds, with the rule of [`TestConfig::new`].
+pub fn recounted_alerts(bootstrap: &str, topic: &str, ends: &[(i32, i64)]) -> usize {
+    let rule = RuleText {
+        id: "velocity-1m".to_owned(),
+        version: 1,
+        window_ms: 60_000,
+        window_text: "1m".to_owned(),
+        max_transactions: 10,
+        severity: "high".to_owned(),
+        changes: Vec::new(),
+    };
+    let parameters = recount::Parameters {
+        source_topic: topic.to_owned(),
+        rules: vec![rule],
+        out_of_orderness_ms: 60_000,
+        max_future_skew_ms: 60_000,
+        statistics: false,
+        orders: false,
+    };
+    // One partition at a time: the recount remembers everything.
+    ends.iter().map(|&(partition, end)| recount_partition(bootstrap, &parameters, partition, end)).sum()
+}
+
+fn recount_partition(bootstrap: &str, parameters: &recount::Parameters, partition: i32, end: i64) -> usize {
+    let client: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "recount")
+        .set("enable.auto.commit", "false")
+        .set("fetch.queue.backoff.ms", "5")
+        .create()
+        .expect("a consumer");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&parameters.source_topic, partition, ListOffset::Offset(0)).expect("a partition");
+    client.assign(&list).expect("assigned");
+    let mut recounter = Recounter::new(parameters.clone());
+    let mut next = 0;
+    while next < end {
+        let Some(message) = client.poll(Duration::from_secs(30)) else { panic!("the topic cannot be read") };
+        let message = message.expect("a record");
+        recounter.take(&recount::SourceRecord {
+            partition,
+            offset: message.offset(),
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key().map(<[u8]>::to_vec),
+            value: message.payload().map(<[u8]>::to_vec),
+            headers: Vec::new(),
+        });
+        next = message.offset() + 1;
+    }
+    recounter.finish().alerts.len()
+}
