@@ -102,7 +102,8 @@ fn validation(arguments: &Arguments, report: &mut Report) {
 }
 
 fn generated(events: u64, shares: Shares) -> Vec<GeneratedRecord> {
-    let mut workload = Workload::new(WorkloadOptions { events, shares, ..WorkloadOptions::default() }).expect("options");
+    let mut workload =
+        Workload::new(WorkloadOptions { events, shares, ..WorkloadOptions::default() }).expect("options");
     let mut records = Vec::new();
     let mut record = GeneratedRecord::default();
     while workload.fill(&mut record) {

@@ -107,6 +107,7 @@ fn eventful() -> StatusBoard {
         final_through: Watermark(STARTED_MS),
         horizon: position(900),
         statistics_horizon: position(850),
+        statistics_gap: None,
     };
     board.positions(PartitionId(0), Some(Offset(1_230)), Some(progress));
     board.live(PartitionId(0));

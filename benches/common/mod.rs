@@ -37,7 +37,9 @@ impl Arguments {
                 "--rate" => parsed.rate = Some(number(arguments.next())),
                 "--out" => parsed.out = arguments.next().expect("--out DIR").into(),
                 "--bench" | "--test" => {}
-                other => panic!("unknown argument {other}; known are --quick, --only NAME, --rounds N, --rate R, --out DIR"),
+                other => {
+                    panic!("unknown argument {other}; known are --quick, --only NAME, --rounds N, --rate R, --out DIR")
+                }
             }
         }
         parsed

@@ -167,8 +167,7 @@ pub fn measure_snapshot(users: u64) -> Vec<f64> {
 pub fn snapshots(arguments: &Arguments, report: &mut Report) {
     let mut rows = Vec::new();
     for users in arguments.scaled(vec![10_000_u64, 100_000, 1_000_000], vec![200]) {
-        let rounds: Vec<_> =
-            (0..arguments.rounds(3)).map(|_| in_child(&["snapshot", &users.to_string()])).collect();
+        let rounds: Vec<_> = (0..arguments.rounds(3)).map(|_| in_child(&["snapshot", &users.to_string()])).collect();
         let figures = medians_of(&rounds);
         let milliseconds = |seconds: f64| format!("{:.1}", seconds * 1e3);
         rows.push(vec![

@@ -23,7 +23,7 @@ struct Stretch {
 pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let usual = arguments.scaled(vec![200, 2_000, 20_000], vec![500]);
     let rates: Vec<u64> = arguments.rate.map_or(usual, |rate| vec![rate]);
-        let mut stretches: Vec<Vec<Stretch>> = rates.iter().map(|_| Vec::new()).collect();
+    let mut stretches: Vec<Vec<Stretch>> = rates.iter().map(|_| Vec::new()).collect();
     for _ in 0..arguments.rounds(2) {
         for (rate, stretches) in rates.iter().zip(&mut stretches) {
             stretches.push(one_stretch(broker, *rate, arguments));
@@ -32,8 +32,18 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let rows: Vec<_> = rates.iter().zip(&stretches).map(|(rate, stretches)| row(*rate, stretches)).collect();
     report.table(
         "Alert latency, ms: source record appended (LogAppendTime) to alert read under read_committed",
-        &["records/s", "alerts", "p50", "p90", "p99", "max", "of it deciding, p50", "commit and read, p50", "commits/s",
-          "cores used"],
+        &[
+            "records/s",
+            "alerts",
+            "p50",
+            "p90",
+            "p99",
+            "max",
+            "of it deciding, p50",
+            "commit and read, p50",
+            "commits/s",
+            "cores used",
+        ],
         &rows,
     );
 }
@@ -92,6 +102,7 @@ fn one_stretch(broker: &Broker, rate: u64, arguments: &Arguments) -> Stretch {
 /// Transactions that the service has committed.
 fn committed(service: &Service) -> f64 {
     let (_, metrics) = service.http_get("/metrics");
-    let line = metrics.lines().find_map(|line| line.strip_prefix("tallyguard_transactions_total{result=\"committed\"} "));
+    let line =
+        metrics.lines().find_map(|line| line.strip_prefix("tallyguard_transactions_total{result=\"committed\"} "));
     line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
 }

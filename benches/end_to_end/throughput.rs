@@ -79,9 +79,9 @@ fn row(name: &str, rounds: &[(Round, u64)], reference: f64) -> Vec<String> {
 }
 
 fn has_mariadb() -> bool {
-    ["mariadbd", "/usr/sbin/mariadbd"].iter().any(|program| {
-        Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
-    })
+    ["mariadbd", "/usr/sbin/mariadbd"]
+        .iter()
+        .any(|program| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()))
 }
 
 fn generate(input: &TestConfig, dir: &Path, events: u64, users: u32) {

@@ -75,11 +75,6 @@ impl SnapshotSchedule {
         }
     }
 
-    #[must_use]
-    pub fn consecutive_failures(&self) -> u32 {
-        self.consecutive_failures
-    }
-
     /// A partition was recovered.
     pub fn opened(&mut self, partition: PartitionId, start: &Start, identity: &LogIdentity, parameters: &Parameters) {
         let from_store = start.source == StartSource::Snapshot;

@@ -76,12 +76,8 @@ impl StatisticsLine {
         }
         let flush = self.flushes.entry(partition).or_insert(Flush::Idle { due_ms: now_ms + self.interval_ms });
         match flush {
-            Flush::Idle { due_ms } if now_ms >= *due_ms => {
-                // A full mailbox is asked again in the next round.
-                if actor.try_send(TakeFlush).is_ok() {
-                    *flush = Flush::Asked;
-                }
-            }
+            // A full mailbox is asked again in the next round.
+            Flush::Idle { due_ms } if now_ms >= *due_ms && actor.try_send(TakeFlush).is_ok() => *flush = Flush::Asked,
             Flush::Taken { is_committed: true, .. } => self.submit(partition),
             _ => {}
         }

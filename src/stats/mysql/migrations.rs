@@ -105,7 +105,7 @@ mod tests {
     fn every_statement_may_run_again() {
         let repeatable = ["CREATE TABLE IF NOT EXISTS ", "CREATE OR REPLACE VIEW "];
         for statement in MIGRATIONS.iter().flat_map(|migration| statements(migration.sql)) {
-            let code = statement.lines().skip_while(|line| line.starts_with("--") || line.is_empty()).next();
+            let code = statement.lines().find(|line| !(line.starts_with("--") || line.is_empty()));
             let code = code.unwrap_or_default();
             assert!(repeatable.iter().any(|start| code.starts_with(start)), "{code}");
         }
