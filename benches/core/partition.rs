@@ -159,7 +159,7 @@ pub fn measure_snapshot(users: u64) -> Vec<f64> {
     let (build_seconds, built) = timed(|| {
         PartitionState::from_snapshot(topic, PARTITION, parameters, state.next(), Watermark::NONE, &found.entries)
     });
-    built.ok().expect("a state");
+    built.expect("a state");
     vec![whole_seconds, count(sizes.0), change_seconds, count(sizes.1), store_seconds, read_seconds, build_seconds]
 }
 
