@@ -38,6 +38,10 @@ pub struct World {
     pub stored: Option<Stored>,
 }
 
+fn end_of(log: &[SourceRecord]) -> Offset {
+    log.last().map_or(Offset(0), |record| Offset(record.offset + 4))
+}
+
 /// Effects of some records that no commit holds yet.
 struct Pending {
     progress: Progress,
@@ -61,8 +65,9 @@ pub struct Process {
 }
 
 impl World {
+    /// Behind the last record stand a few markers.
     pub fn end(&self) -> Offset {
-        self.log.last().map_or(Offset(0), |record| Offset(record.offset + 1))
+        end_of(&self.log)
     }
 
     pub fn facts(&self) -> Facts {
@@ -196,7 +201,7 @@ impl Process {
         if skip_markers {
             // What lies before the next record are markers.
             let at = log.partition_point(|record| record.offset < self.state.next().0);
-            self.state.skip_to(log.get(at).map_or(self.state.next().next(), |record| Offset(record.offset)));
+            self.state.skip_to(log.get(at).map_or_else(|| end_of(log), |record| Offset(record.offset)));
         }
         self.pending.push_back(Pending { progress: self.state.progress(), outputs });
     }
