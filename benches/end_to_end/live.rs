@@ -1,7 +1,7 @@
 //! Live load, and somebody who waits for the alerts: a producer thread and a reader thread around a service.
 //!
-//! Fifty users at a time send twenty transactions each and then make room for the next fifty, so that at 2 000 records
-//! a second about a hundred alerts a second are due, evenly.
+//! Fifty users at a time send twenty transactions each, and each then makes room for another, so that at 2 000 records a
+//! second a hundred alerts a second are due, evenly.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,11 +103,13 @@ fn produce(bootstrap: &str, topic: &str, rate: u64, stop: &AtomicBool) {
 }
 
 fn transaction(number: u64) -> (String, String) {
-    let user = number / (USERS_AT_A_TIME * RECORDS_PER_USER) * USERS_AT_A_TIME + number % USERS_AT_A_TIME;
-    let key = format!("u-{user}");
+    let (round, slot) = (number / USERS_AT_A_TIME, number % USERS_AT_A_TIME);
+    // Each slot changes its user at another time, or all alerts would come at once.
+    let generation = (round * USERS_AT_A_TIME + slot * RECORDS_PER_USER) / (USERS_AT_A_TIME * RECORDS_PER_USER);
+    let key = format!("u-{slot}-{generation}");
     let value = format!(
         r#"{{"transaction_id":"t-{number}","order_id":"o-{number}","user_id":"{key}","merchant_id":"m-{}","amount_minor":{},"currency":"EUR","event_time":{:.0},"channel":"web","status":"authorized"}}"#,
-        user % 100,
+        slot,
         number % 10_000,
         wall_ms().floor(),
     );

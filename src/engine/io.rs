@@ -183,17 +183,17 @@ impl<L: Log> IoThread<L> {
             self.forget(partition);
             self.recover(partition);
         }
+        self.request_recovery();
         self.join_deadline_ms = None;
         self.wiring.monitor.joined();
     }
 
-    /// Has the partition recovered anew.
+    /// Has the partition recovered anew, with the next request.
     fn recover(&mut self, partition: PartitionId) {
         let epoch = self.epoch();
         self.owned.insert(partition, Owned::Recovering { epoch });
         self.wiring.monitor.recovering(partition, None);
         self.unrequested.push((partition, epoch));
-        self.request_recovery();
     }
 
     /// Only once the predecessor is fenced may positions be read: before, it could still move them.
@@ -494,6 +494,7 @@ impl<L: Log> IoThread<L> {
         self.log.stop(&[partition], false);
         self.forget(partition);
         self.recover(partition);
+        self.request_recovery();
     }
 
     /// Carries out the steps of the commit cycle that are due.
