@@ -22,11 +22,12 @@ fn when_one_of_two_instances_is_killed_the_other_takes_over_and_a_third_may_join
     a.kill9();
     let killed = Instant::now();
     wait_until_or_show(PATIENCE, "the other owns all", || scenario.logs(), || owned(&b) == 4);
+    let taken_over = killed.elapsed();
     let at_takeover = scenario.watch().offsets();
     let watch = scenario.watch();
     let moved = || watch.offsets().iter().all(|(partition, offset)| at_takeover.get(partition) < Some(offset));
     wait_until_or_show(PATIENCE, "all partitions move again", || scenario.logs(), moved);
-    eprintln!("taken over {:?} after the kill, of which the session is 6 s", killed.elapsed());
+    eprintln!("taken over {taken_over:?} after the kill (the session is 6 s), all move after {:?}", killed.elapsed());
 
     let mut c = start_ready(&scenario, &third);
     wait_until_or_show(PATIENCE, "the third owns two", || scenario.logs(), || owned(&b) == 2 && owned(&c) == 2);
