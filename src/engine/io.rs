@@ -37,6 +37,8 @@ const BATCH_RECORDS_MAX: usize = 2_048;
 /// Outputs that may wait for their commit before the source is read on.
 const PENDING_OUTPUTS_MAX: usize = 100_000;
 const IDLE_WAIT: Duration = Duration::from_millis(5);
+/// How long the database must have taken writes before statistics are built again from the log.
+const REBUILD_AFTER_MS: u64 = 2_000;
 const VERIFY_EVERY_MS: u64 = 30_000;
 
 /// An assigned partition.
@@ -94,6 +96,8 @@ pub struct IoThread<L: Log> {
     /// Nothing was assigned yet: when to give up, and what Kafka refused meanwhile.
     join_deadline_ms: Option<u64>,
     denied: Option<String>,
+    /// Since when the database takes writes.
+    database_up_since_ms: Option<u64>,
 }
 
 impl<L: Log> IoThread<L> {
@@ -111,6 +115,7 @@ impl<L: Log> IoThread<L> {
             commit_began_ms: 0,
             join_deadline_ms: Some(clock::monotonic_ms() + startup_timeout_ms),
             denied: None,
+            database_up_since_ms: None,
         }
     }
 
@@ -151,7 +156,9 @@ impl<L: Log> IoThread<L> {
                 LogEvent::Assigned(partitions) => self.assigned(&partitions),
                 LogEvent::Revoked(partitions) => self.hand_over(&partitions),
                 LogEvent::Lost(partitions) => {
-                    tracing::warn!("partitions {partitions:?} were lost to another instance");
+                    tracing::warn!(
+                        "partitions {partitions:?} were lost: the session ran out, or another instance has them"
+                    );
                     for &partition in &partitions {
                         self.forget(partition);
                     }
@@ -227,7 +234,7 @@ impl<L: Log> IoThread<L> {
                 Answer::Recovered { partition, epoch, prepared } => self.recovered(partition, epoch, *prepared),
                 Answer::Refused { partition, epoch, refusal } => self.refused(partition, epoch, refusal),
                 Answer::Waiting { partitions, why } => {
-                    tracing::warn!("partitions {partitions:?} cannot be recovered yet: {why}");
+                    self.wiring.monitor.recovery_waits(&partitions, &why);
                     for partition in partitions {
                         if let Some(Owned::Recovering { .. }) = self.owned.get(&partition) {
                             self.wiring.monitor.recovering(partition, Some(&why));
@@ -380,13 +387,7 @@ impl<L: Log> IoThread<L> {
                 }
                 self.note_live(partition);
             }
-            Report::Acknowledged(effects) => {
-                self.cycle.effects(partition, effects);
-                if running.has_shed_statistics {
-                    tracing::info!("partition {partition}: the database is back, building its statistics again");
-                    self.begin_again(partition);
-                }
-            }
+            Report::Acknowledged(effects) => self.cycle.effects(partition, effects),
             Report::Flush { flush, pending_statistics } => {
                 self.wiring.monitor.statistics_pending(partition, pending_statistics);
                 let committed = self.cycle.committed(partition).map(|progress| progress.next.offset);
@@ -415,6 +416,12 @@ impl<L: Log> IoThread<L> {
                 && running.actor.try_send(FlushAcknowledged(through)).is_err()
             {
                 self.wiring.supervisor.fail(format!("the actor of partition {partition} is gone"));
+            }
+            match &event {
+                StatsEvent::Unavailable { .. } => self.database_up_since_ms = None,
+                _ => {
+                    self.database_up_since_ms.get_or_insert_with(clock::monotonic_ms);
+                }
             }
             if let StatsEvent::IdentityMismatch { found } = &event {
                 self.wiring.supervisor.leave(
@@ -487,6 +494,27 @@ impl<L: Log> IoThread<L> {
             self.begin_again(partition);
         }
         busy
+    }
+
+    /// Recovers partitions whose statistics were let go of, once the database takes writes and has acknowledged what it
+    /// was given: the replay then starts behind that.
+    fn rebuild_shed_statistics(&mut self, now: u64) {
+        let is_up = self.database_up_since_ms.is_some_and(|since| now.saturating_sub(since) >= REBUILD_AFTER_MS);
+        if !is_up {
+            return;
+        }
+        let shed = self.owned.iter().find(|(partition, owned)| match owned {
+            Owned::Running(running) => {
+                running.has_shed_statistics && running.is_live && self.wiring.statistics.is_idle_for(**partition)
+            }
+            _ => false,
+        });
+        if let Some((&partition, _)) = shed {
+            tracing::info!("partition {partition}: the database is back, building its statistics again from the log");
+            self.begin_again(partition);
+            // One after the other, so that the others' alerts go on and their commits say what is acknowledged by then.
+            self.database_up_since_ms = Some(now);
+        }
     }
 
     /// Stops a partition and recovers it from what the log says now.
@@ -571,6 +599,7 @@ impl<L: Log> IoThread<L> {
         }
         if now >= self.next_lag_ms {
             self.next_lag_ms = now + 500;
+            self.rebuild_shed_statistics(now);
             self.note_lags();
         }
         if now >= self.next_verify_ms {

@@ -33,7 +33,8 @@ const SETTLE_MS: u64 = 8;
 const OUTPUTS_PER_COMMIT_MAX: usize = 5_000;
 /// Group offsets expire after seven days without a commit.
 const RECOMMIT_MS: u64 = 3_600_000;
-/// A thread that has not come round for this long is stuck in a call without a time-out; a restart is always safe.
+/// A thread that has not come round for this long, beyond what one transaction call may take, is stuck in a call without
+/// a time-out; a restart is always safe.
 const STUCK: Duration = Duration::from_secs(90);
 
 /// Runs the service until it is asked to stop or cannot go on.
@@ -71,6 +72,7 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
             return Leave { exit: Exit::Usage, reason };
         }
     };
+    let stuck = STUCK + settings.delivery.transaction_timeout * 2;
     let server_handle = server.handle();
     actix::spawn(server);
     let stop = Arc::new(AtomicBool::new(false));
@@ -88,7 +90,7 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
         Ok(io) => io,
         Err(error) => return Leave { exit: Exit::Failed, reason: format!("no thread for I/O: {error}") },
     };
-    let leave = await_leave(&supervisor, &stop, &board).await;
+    let leave = await_leave(&supervisor, &stop, &board, stuck).await;
     server_handle.stop(false).await;
     await_end(io).await;
     for arbiter in arbiters {
@@ -98,7 +100,7 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
 }
 
 /// The first reason to leave; a signal asks the I/O thread, which then gives the reason.
-async fn await_leave(supervisor: &Supervisor, stop: &AtomicBool, board: &StatusBoard) -> Leave {
+async fn await_leave(supervisor: &Supervisor, stop: &AtomicBool, board: &StatusBoard, stuck: Duration) -> Leave {
     use tokio::signal::unix::{SignalKind, signal};
     let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
@@ -111,7 +113,7 @@ async fn await_leave(supervisor: &Supervisor, stop: &AtomicBool, board: &StatusB
             _ = terminate.recv() => stop.store(true, Ordering::SeqCst),
             _ = interrupt.recv() => stop.store(true, Ordering::SeqCst),
             _ = watchdog.tick() => {
-                if board.since_heartbeat(clock::monotonic_ms()) > STUCK {
+                if board.since_heartbeat(clock::monotonic_ms()) > stuck {
                     supervisor.fail("the I/O thread has not come round for too long; a restart is safe");
                 }
             }
@@ -144,7 +146,7 @@ fn work(
     monitor.heartbeat();
     let kafka = kafka_settings(settings);
     let mut reader = KafkaReader::new(kafka.clone());
-    let cluster = await_cluster(&kafka, &mut reader, settings.kafka.startup_timeout, stop)?;
+    let cluster = await_cluster(&kafka, &mut reader, settings.kafka.startup_timeout, stop, &mut monitor)?;
     monitor.connected(&cluster.cluster_id);
     for remark in &cluster.remarks {
         tracing::warn!("{remark}");

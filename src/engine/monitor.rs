@@ -99,6 +99,11 @@ impl Monitor {
         self.board.recovering(partition, waiting_for);
     }
 
+    /// A recovery is not possible at the moment, and goes on trying.
+    pub fn recovery_waits(&mut self, partitions: &[PartitionId], why: &str) {
+        self.warn("recovery", &format!("partitions {partitions:?} cannot be recovered yet: {why}"));
+    }
+
     /// Everything before the committed offset is taken in.
     pub fn live(&self, partition: PartitionId, took: Duration) {
         tracing::info!("partition {partition} is live, {} ms after its recovery began", took.as_millis());

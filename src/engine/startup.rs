@@ -39,10 +39,12 @@ pub fn await_cluster(
     reader: &mut KafkaReader,
     patience: Duration,
     stop: &AtomicBool,
+    monitor: &mut Monitor,
 ) -> Result<Cluster, (Exit, String)> {
     let deadline = clock::monotonic_now() + patience;
     let mut said = String::new();
     loop {
+        monitor.heartbeat();
         let remaining = deadline.saturating_duration_since(clock::monotonic_now());
         match reader.check_topics(remaining.clamp(Duration::from_millis(500), Duration::from_secs(5))) {
             Ok((cluster_id, topic_id)) => {

@@ -150,6 +150,12 @@ impl StatisticsLine {
         }
     }
 
+    /// Nothing of the partition is on its way to the database.
+    #[must_use]
+    pub fn is_idle_for(&self, partition: PartitionId) -> bool {
+        !matches!(self.flushes.get(&partition), Some(Flush::Taken { .. } | Flush::Submitted { .. }))
+    }
+
     /// Nothing is on its way.
     #[must_use]
     pub fn is_idle(&self) -> bool {

@@ -113,7 +113,7 @@ impl fmt::Display for Refusal {
                 write!(f, "the topic no longer holds records from offset {needed} on; it begins at {log_start}")
             }
             Self::LogShorter { committed, log_end } => {
-                write!(f, "the committed offset {committed} is behind the end of the log, {log_end}")
+                write!(f, "the log ends at {log_end}, before the committed offset {committed}: records are gone")
             }
             Self::SnapshotAhead { snapshot, committed } => {
                 write!(f, "the local snapshot, at offset {snapshot}, is ahead of the committed offset {committed}")
@@ -145,23 +145,28 @@ impl Refusal {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::OffsetsGone { .. } => {
-                "restore the group's offsets, or, to start anew and accept that alerts repeat, move instance.state_dir \
-                 away, empty the statistics schema and choose a new source.group"
+                "restore the group's offsets; or start anew, which raises alerts again: a new source.group, a new or \
+                 emptied instance.state_dir and an empty statistics schema"
             }
             Self::Metadata { .. } => {
-                "source.group was used by another program or version: choose a source.group of its own, or run the \
-                 version that wrote it"
+                "source.group was used by another program or version: run the version that wrote it, or start anew with \
+                 a source.group of its own, a new instance.state_dir and an empty statistics schema"
             }
             Self::IdentityChanged { .. } => {
-                "connect to the cluster and topic that the group belongs to, or choose a new source.group and state_dir"
+                "connect to the cluster and topic that the group belongs to; or start anew: a new source.group, a new \
+                 instance.state_dir and an empty statistics schema"
             }
             Self::LogTruncated { .. } | Self::LogShorter { .. } => {
-                "restore the topic, or accept the loss: choose a new source.group and state_dir"
+                "restore the topic; or accept the loss and start anew: a new source.group, a new instance.state_dir and \
+                 an empty statistics schema"
             }
             Self::SnapshotAhead { .. } => {
                 "the group's offsets were set back: restore them, or move instance.state_dir away to replay from the log"
             }
-            Self::ParametersChanged { .. } => "put the former values back, or choose a new source.group and state_dir",
+            Self::ParametersChanged { .. } => {
+                "put the former values back; or start anew: a new source.group, a new instance.state_dir and an empty \
+                 statistics schema"
+            }
         }
     }
 }
