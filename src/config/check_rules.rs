@@ -62,8 +62,7 @@ pub(super) fn room_in_metadata(rules: &[Rule], group: &str, findings: &mut Findi
         orders: false,
     };
     // A cluster may have an id of its own making; a topic's is always a UUID in Base64.
-    let identity =
-        LogIdentity { cluster_id: "c".repeat(36), topic_id: "t".repeat(22), group: group.to_owned() };
+    let identity = LogIdentity { cluster_id: "c".repeat(36), topic_id: "t".repeat(22), group: group.to_owned() };
     let length = Metadata::length_max(&longest, identity);
     if length > LENGTH_MAX {
         let found = format!("{} rules that take up to {length} bytes of each commit", rules.len());

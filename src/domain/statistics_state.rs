@@ -138,7 +138,8 @@ impl StatisticsState {
     #[must_use]
     pub fn gap(&self) -> Option<Watermark> {
         let last = WindowStart(self.incomplete_through.0);
-        let is_open = self.incomplete_through != Watermark::NONE && !self.acknowledged.watermark.closes(last.end(Millis::MINUTE));
+        let is_open =
+            self.incomplete_through != Watermark::NONE && !self.acknowledged.watermark.closes(last.end(Millis::MINUTE));
         is_open.then_some(self.incomplete_through)
     }
 

@@ -78,7 +78,9 @@ impl Model {
             }
             Step::ProbeMembership => Outcome::Membership { replaced: false },
             Step::ReadBack(_) if in_trouble => Outcome::Doubtful(why()),
-            Step::ReadBack(requests) => Outcome::ReadBack(requests.iter().map(|request| self.read_back(request)).collect()),
+            Step::ReadBack(requests) => {
+                Outcome::ReadBack(requests.iter().map(|request| self.read_back(request)).collect())
+            }
             Step::Abort => {
                 if !in_trouble {
                     self.open = None;
@@ -182,8 +184,7 @@ impl Process {
                 continue;
             }
             let committed = model.offsets.get(&partition).map(|offset| offset.0);
-            let request =
-                ReadBackRequest { partition, outputs_from: Offset(committed.unwrap_or(0)), since_ms: 0 };
+            let request = ReadBackRequest { partition, outputs_from: Offset(committed.unwrap_or(0)), since_ms: 0 };
             let open = OpenPartition {
                 written_already: model.read_back(&request).outputs,
                 owes_first_commit: committed.is_none(),
@@ -254,6 +255,11 @@ fn run(seed: u64) {
         process.open_what_is_closed(&model);
         (0..PARTITIONS).for_each(|partition| process.take_records(PartitionId(partition), RECORDS));
         process.step(&mut model);
+        // Later, idle partitions would be committed again for ever.
+        let is_at_end = |partition| model.offsets.get(&PartitionId(partition)) == Some(&Offset(RECORDS));
+        if process.cycle.is_settled() && (0..PARTITIONS).all(is_at_end) {
+            break;
+        }
     }
     assert!(process.cycle.is_settled());
     let all = || (0..PARTITIONS).map(PartitionId);

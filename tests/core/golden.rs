@@ -100,10 +100,15 @@ fn metadata_never_exceeds_what_the_broker_takes() {
 fn state() -> PartitionState {
     let mut state = new_state(1, parameters(), 10);
     let mut outputs = Vec::new();
-    for (at, (user, transaction, order, minutes)) in
-        [("u-1", "t-1", "o-1", 0), ("u-1", "t-2", "o-1", 0), ("u-2", "t-1", "o-2", 1), ("u-1", "t-3", "o-3", 0), ("u-1", "t-3", "o-3", 3)]
-            .into_iter()
-            .enumerate()
+    for (at, (user, transaction, order, minutes)) in [
+        ("u-1", "t-1", "o-1", 0),
+        ("u-1", "t-2", "o-1", 0),
+        ("u-2", "t-1", "o-2", 1),
+        ("u-1", "t-3", "o-3", 0),
+        ("u-1", "t-3", "o-3", 3),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let offset = 10 + 2 * i64::try_from(at).unwrap();
         let value = json!({
@@ -111,8 +116,12 @@ fn state() -> PartitionState {
             "amount_minor": 1_000 + offset, "currency": "EUR", "event_time": TEN_O_CLOCK + minutes * 60_000, "status": "paid",
         })
         .to_string();
-        let record =
-            SourceRecord { offset: Offset(offset), timestamp_ms: None, key: Some(user.as_bytes()), value: Some(value.as_bytes()) };
+        let record = SourceRecord {
+            offset: Offset(offset),
+            timestamp_ms: None,
+            key: Some(user.as_bytes()),
+            value: Some(value.as_bytes()),
+        };
         state.apply(&record, &mut outputs);
         if at == 1 {
             let through = state.take_flush().expect("something changed").through;

@@ -13,14 +13,7 @@ fn world(dice: &mut Dice) -> World {
     let configured = configuration(dice);
     let length = 1 + dice.below(60);
     let log = log(dice, PARTITION, length);
-    World {
-        log,
-        configured,
-        committed: None,
-        topics: Effects::default(),
-        tables: Tables::default(),
-        stored: None,
-    }
+    World { log, configured, committed: None, topics: Effects::default(), tables: Tables::default(), stored: None }
 }
 
 /// Lets the process come to its end: everything taken, committed, written and acknowledged.
@@ -143,7 +136,8 @@ fn a_log_that_lost_what_only_statistics_needed_keeps_alerts_exact_and_writes_no_
         let mut lost_before = Offset(0);
         for round in 0..=1 + dice.below(5) {
             let mut facts = world.facts();
-            if round > 0 && dice.chance(50)
+            if round > 0
+                && dice.chance(50)
                 && let Some((_, Ok(metadata))) = &facts.committed
             {
                 lost_before = lost_before.max(metadata.horizon.offset);

@@ -298,8 +298,9 @@ fn a_higher_version_acts_from_the_committed_offset_on() {
 fn a_history_of_versions_that_no_commit_could_carry_is_refused() {
     let mut long = metadata();
     let first = long.decided_with.rules[0].versions[0].clone();
-    long.decided_with.rules[0].versions =
-        (0..200_u32).map(|n| tallyguard::domain::rule::RuleVersion { from: Offset(i64::from(n)), version: n, ..first.clone() }).collect();
+    long.decided_with.rules[0].versions = (0..200_u32)
+        .map(|n| tallyguard::domain::rule::RuleVersion { from: Offset(i64::from(n)), version: n, ..first.clone() })
+        .collect();
     let refusal = refused(|facts, configured| {
         facts.committed = Some((Offset(100), Ok(long)));
         configured.rules[0].version = 1_000;

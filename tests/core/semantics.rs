@@ -104,10 +104,14 @@ fn flushes_at_random_times_add_up_to_the_recount() {
         for record in &records {
             let at = usize::try_from(record.partition).unwrap();
             said.apply(&mut states[at], record);
-            if dice.chance(20) && let Some(through) = said.flush(&mut states[at]) {
+            if dice.chance(20)
+                && let Some(through) = said.flush(&mut states[at])
+            {
                 under_way[at] = Some(through);
             }
-            if dice.chance(15) && let Some(through) = under_way[at].take() {
+            if dice.chance(15)
+                && let Some(through) = under_way[at].take()
+            {
                 states[at].acknowledge_flush(through);
             }
         }

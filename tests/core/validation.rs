@@ -53,10 +53,52 @@ fn every_case_of_the_corpus_is_read_as_the_contract_says() {
 
 /// Pieces that break, or nearly break, a JSON text or a field.
 const PIECES: [&str; 46] = [
-    "\\ud800", "\\udc00", "\\ud83d\\ude00", "\\u0000", "\\u0041", "\\u007f", "\\u0085", "\\n", "\\x", "\\", "\"", "{",
-    "}", "[", "]", ":", ",", "null", "true", "-0", "1e3", "12.0", "1e999", "00", "-", "\u{feff}", "\u{85}", "\u{7f}",
-    "\u{a0}", " ", "\t", "\r\n", "\u{b}", "\u{0}", "é", "\u{1f600}", "[[]]", "{\"user_id\":1}", "\"status\":\"x\",",
-    "\"user_id\":\"u\",", "\"\\u0073tatus\":null,", "Z", "+23:59", ".123456789", "0", "9",
+    "\\ud800",
+    "\\udc00",
+    "\\ud83d\\ude00",
+    "\\u0000",
+    "\\u0041",
+    "\\u007f",
+    "\\u0085",
+    "\\n",
+    "\\x",
+    "\\",
+    "\"",
+    "{",
+    "}",
+    "[",
+    "]",
+    ":",
+    ",",
+    "null",
+    "true",
+    "-0",
+    "1e3",
+    "12.0",
+    "1e999",
+    "00",
+    "-",
+    "\u{feff}",
+    "\u{85}",
+    "\u{7f}",
+    "\u{a0}",
+    " ",
+    "\t",
+    "\r\n",
+    "\u{b}",
+    "\u{0}",
+    "é",
+    "\u{1f600}",
+    "[[]]",
+    "{\"user_id\":1}",
+    "\"status\":\"x\",",
+    "\"user_id\":\"u\",",
+    "\"\\u0073tatus\":null,",
+    "Z",
+    "+23:59",
+    ".123456789",
+    "0",
+    "9",
 ];
 
 fn mutate(dice: &mut Dice, text: &mut Vec<u8>) {
@@ -148,7 +190,9 @@ fn both_readers_agree_on_mutated_records() {
     let total: u64 = verdicts.values().sum();
     if std::env::var_os("TALLYGUARD_SEED").is_none() {
         assert!(total >= 200_000, "{total}");
-        for verdict in ["valid", "invalid_utf8", "invalid_json", "missing_field", "invalid_field", "event_time_in_future"] {
+        for verdict in
+            ["valid", "invalid_utf8", "invalid_json", "missing_field", "invalid_field", "event_time_in_future"]
+        {
             assert!(verdicts.get(verdict).is_some_and(|count| *count >= 500), "{verdict}: {verdicts:?}");
         }
     }
