@@ -33,6 +33,9 @@ run_tests --lib --bins
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-2}" run_tests --test '*'
 run_tests --doc
 
+step "benchmarks, tiny: they still work"
+cargo test --release --bench '*' -- --quick || status=1
+
 step "result"
 awk -v status="$status" '
   /^test result:/ {
