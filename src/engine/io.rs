@@ -164,6 +164,16 @@ impl<L: Log> IoThread<L> {
                     }
                     self.log.stop(&partitions, true);
                 }
+                LogEvent::Rejoined => {
+                    tracing::warn!(
+                        "the membership in the group was lost without a successor, and is begun anew; partitions are \
+                         recovered when they are assigned again"
+                    );
+                    let all: Vec<_> = self.owned.keys().copied().collect();
+                    for partition in all {
+                        self.forget(partition);
+                    }
+                }
                 LogEvent::Replaced => self
                     .wiring
                     .supervisor
@@ -537,8 +547,10 @@ impl<L: Log> IoThread<L> {
             tracing::trace!("{step:?}: {outcome:?}");
             let notices = self.cycle.outcome(outcome, clock::monotonic_ms(), clock::wall_clock_ms());
             self.wiring.monitor.heartbeat();
+            // After any trouble the group may have something to say that changes what is to be done.
+            let in_trouble = notices.iter().any(|notice| !matches!(notice, Notice::Committed { .. }));
             self.notices(notices);
-            if self.wiring.supervisor.is_leaving() {
+            if in_trouble || self.wiring.supervisor.is_leaving() {
                 break;
             }
         }

@@ -51,6 +51,8 @@ pub enum LogEvent {
     Lost(Vec<PartitionId>),
     /// A newer process with the same instance id has joined the group.
     Replaced,
+    /// The membership was lost and begun anew: every partition is lost, and nothing of it is read any more.
+    Rejoined,
     /// The client cannot go on.
     Fatal(String),
     /// Refused by the broker: wrong credentials, missing rights, no such topic.

@@ -33,6 +33,30 @@ fn a_broker_that_is_killed_under_load_costs_time_and_nothing_else() {
     service.wait_ready(PATIENCE);
 }
 
+/// The group has forgotten the member, the member itself has given its session up: nobody has replaced it.
+#[test]
+fn a_broker_that_is_away_longer_than_the_session_is_waited_for() {
+    let broker = Broker::start();
+    let scenario = Scenario::on(broker.bootstrap()).short_session().create_topics();
+    let mut service = scenario.start_ready();
+    let load = scenario.load(500, busy(24, 0));
+    thread::sleep(Duration::from_secs(2));
+    let watch = scenario.watch();
+    let before = watch.total();
+    broker.kill9();
+    thread::sleep(Duration::from_secs(10));
+    broker.restart();
+    let restarted = Instant::now();
+    wait_until_or_show(PATIENCE, "something new is committed", || scenario.logs(), || watch.total() > before);
+    assert!(service.is_running(), "{}", scenario.logs());
+    eprintln!(
+        "commits again {:?} after the broker answered, which was away for longer than the session",
+        restarted.elapsed()
+    );
+    load.finish();
+    scenario.assert_exact();
+}
+
 #[test]
 fn alerts_go_on_while_the_database_is_away_and_the_tables_catch_up() {
     // It lives until the test process ends, as the shared one does.

@@ -30,7 +30,9 @@ pub struct KafkaLog {
     topic_name: CString,
     group: String,
     instance_id: String,
-    consumer: BaseConsumer<Membership>,
+    /// Shared with the queues and batches that point into it.
+    consumer: Arc<BaseConsumer<Membership>>,
+    settings: KafkaSettings,
     writer: Writer,
     reader: KafkaReader,
     doorbell: Arc<Doorbell>,
@@ -39,6 +41,8 @@ pub struct KafkaLog {
     /// Partitions that the fetcher reads, and the next record expected of each.
     reading: HashMap<PartitionId, Offset>,
     noted: Vec<LogEvent>,
+    /// The member id of the last assignment; the client forgets its own when it gives its session up.
+    joined_as: Option<String>,
 }
 
 impl KafkaLog {
@@ -48,8 +52,7 @@ impl KafkaLog {
     /// When librdkafka refuses the configuration.
     pub fn join(settings: &KafkaSettings, message_max_bytes: usize) -> anyhow::Result<Self> {
         let doorbell = Arc::new(Doorbell::default());
-        let consumer: BaseConsumer<Membership> = settings.consumer().create_with_context(Membership::default())?;
-        consumer.subscribe(&[&settings.topic])?;
+        let consumer = member(settings)?;
         Ok(Self {
             topic: settings.topic.clone(),
             topic_name: CString::new(settings.topic.as_str())?,
@@ -62,6 +65,8 @@ impl KafkaLog {
             queues: HashMap::new(),
             reading: HashMap::new(),
             noted: Vec::new(),
+            joined_as: None,
+            settings: settings.clone(),
         })
     }
 
@@ -95,40 +100,57 @@ impl KafkaLog {
             {
                 self.noted.push(LogEvent::Trouble(format!("acknowledging the assignment: {error}")));
             }
+            if let LogEvent::Assigned(_) = event {
+                self.joined_as = member_id(&self.consumer).or(self.joined_as.take());
+            }
             self.noted.push(event);
         }
     }
 
-    fn is_replaced(&self) -> bool {
+    fn is_fenced(&self) -> bool {
         let fatal = self.consumer.client().fatal_error();
-        matches!(fatal, Some((RDKafkaErrorCode::FencedInstanceId, _)))
+        matches!(fatal, Some((RDKafkaErrorCode::FencedInstanceId, _))) || self.noted.contains(&LogEvent::Replaced)
+    }
+
+    /// Whether it was somebody else who fenced us; `None` while the coordinator does not say.
+    ///
+    /// A client whose broker was away for longer than the session forgets its member id, and sends heartbeats without
+    /// one until the lost partitions are given up. The broker answers these as if a newer process had come.
+    fn was_replaced(&self) -> Option<bool> {
+        let list = self.consumer.client().fetch_group_list(Some(&self.group), Duration::from_secs(1)).ok()?;
+        let group = list.groups().iter().find(|group| group.name() == self.group)?;
+        let of_instance = format!("{}-", self.instance_id);
+        let own = member_id(&self.consumer);
+        let is_own = |id: &str| Some(id) == self.joined_as.as_deref() || Some(id) == own.as_deref();
+        Some(group.members().iter().any(|member| is_incarnation(member.id(), &of_instance) && !is_own(member.id())))
+    }
+
+    /// Joins the group with a new consumer, because a fenced one is of no more use. What was read by the old one and is
+    /// still on its way keeps it alive until then.
+    fn rejoin(&mut self) -> anyhow::Result<()> {
+        let consumer = member(&self.settings)?;
+        self.consumer.context().close();
+        self.queues.clear();
+        self.reading.clear();
+        self.noted.clear();
+        self.consumer = consumer;
+        Ok(())
     }
 
     /// Asks the coordinator who is a member now. A member with our instance id but another member id has replaced us;
     /// finding ourselves, or nobody, means that the fencing came from the coordinator's own patience.
     fn probe_membership(&mut self) -> Outcome {
         let deadline = clock::monotonic_now() + MEMBERSHIP_PROBE;
-        let own = member_id(&self.consumer);
-        let of_instance = format!("{}-", self.instance_id);
-        while clock::monotonic_now() < deadline {
+        loop {
             self.serve(Duration::from_millis(20));
-            if self.is_replaced() || self.noted.contains(&LogEvent::Replaced) {
-                return Outcome::Membership { replaced: true };
-            }
-            let Ok(list) = self.consumer.client().fetch_group_list(Some(&self.group), Duration::from_secs(1)) else {
-                continue;
-            };
-            let members = list.groups().iter().flat_map(|group| group.members());
-            for member in members {
-                if Some(member.id()) == own.as_deref() {
-                    return Outcome::Membership { replaced: false };
+            match self.was_replaced() {
+                Some(replaced) => return Outcome::Membership { replaced },
+                None if clock::monotonic_now() >= deadline => {
+                    return Outcome::Doubtful("the coordinator does not say who is a member".to_owned());
                 }
-                if own.is_some() && is_incarnation(member.id(), &of_instance) {
-                    return Outcome::Membership { replaced: true };
-                }
+                None => {}
             }
         }
-        Outcome::Membership { replaced: false }
     }
 }
 
@@ -137,8 +159,16 @@ impl Log for KafkaLog {
 
     fn poll(&mut self) -> Vec<LogEvent> {
         self.serve(Duration::ZERO);
-        if self.is_replaced() {
-            self.noted.push(LogEvent::Replaced);
+        if self.is_fenced() {
+            self.noted.retain(|event| *event != LogEvent::Replaced);
+            match self.was_replaced() {
+                Some(true) => self.noted.push(LogEvent::Replaced),
+                Some(false) => match self.rejoin() {
+                    Ok(()) => self.noted.push(LogEvent::Rejoined),
+                    Err(error) => self.noted.push(LogEvent::Fatal(format!("joining the group again: {error:#}"))),
+                },
+                None => {}
+            }
         } else if let Some((code, reason)) = self.consumer.client().fatal_error() {
             self.noted.push(LogEvent::Fatal(format!("{code}: {reason}")));
         }
@@ -217,6 +247,13 @@ impl Log for KafkaLog {
     fn wait(&self, timeout: Duration) {
         self.doorbell.wait(timeout);
     }
+}
+
+/// A consumer that joins the group in the background.
+fn member(settings: &KafkaSettings) -> anyhow::Result<Arc<BaseConsumer<Membership>>> {
+    let consumer: BaseConsumer<Membership> = settings.consumer().create_with_context(Membership::default())?;
+    consumer.subscribe(&[&settings.topic])?;
+    Ok(Arc::new(consumer))
 }
 
 /// The coordinator names a static member `<group.instance.id>-<uuid>`.

@@ -23,6 +23,7 @@ use rdkafka::message::BorrowedMessage;
 use crate::domain::ids::Offset;
 use crate::domain::record::SourceRecord;
 use crate::log::RecordBatch;
+use crate::log::kafka::membership::Membership;
 
 /// Rung from any thread when there may be something to do.
 #[derive(Default)]
@@ -58,6 +59,8 @@ unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, doorbell: *mut c_voi
 /// The fetch queue of one partition, cut off from the consumer's common queue.
 pub struct PartitionQueue {
     queue: *mut native::rd_kafka_queue_t,
+    /// Dropped after the queue.
+    consumer: Arc<BaseConsumer<Membership>>,
 }
 
 // SAFETY: librdkafka queues may be used from any thread; this one is only used through `&mut self`.
@@ -65,8 +68,8 @@ unsafe impl Send for PartitionQueue {}
 
 impl PartitionQueue {
     /// Must be called before the partition is assigned: the forwarding is sticky, so no message takes the other way.
-    pub fn open<C: ConsumerContext>(
-        consumer: &BaseConsumer<C>,
+    pub fn open(
+        consumer: &Arc<BaseConsumer<Membership>>,
         topic: &str,
         partition: i32,
         doorbell: &Arc<Doorbell>,
@@ -82,7 +85,7 @@ impl PartitionQueue {
             // Leaked on purpose: the callback may run until the client is destroyed.
             let opaque = Arc::into_raw(Arc::clone(doorbell)).cast_mut().cast::<c_void>();
             native::rd_kafka_queue_cb_event_enable(queue, Some(ring), opaque);
-            Some(Self { queue })
+            Some(Self { queue, consumer: Arc::clone(consumer) })
         }
     }
 
@@ -101,7 +104,7 @@ impl PartitionQueue {
             }
             messages.push(message);
         }
-        TakenMessages::sort(messages)
+        TakenMessages::sort(messages, &self.consumer)
     }
 }
 
@@ -124,8 +127,9 @@ pub struct TakenMessages {
 }
 
 impl TakenMessages {
-    fn sort(messages: Vec<*mut native::rd_kafka_message_t>) -> Self {
-        let mut taken = Self { batch: MessageBatch { messages: Vec::new() }, end: None, error: None };
+    fn sort(messages: Vec<*mut native::rd_kafka_message_t>, consumer: &Arc<BaseConsumer<Membership>>) -> Self {
+        let batch = MessageBatch { messages: Vec::new(), _consumer: Arc::clone(consumer) };
+        let mut taken = Self { batch, end: None, error: None };
         taken.batch.messages.reserve(messages.len());
         for message in messages {
             // SAFETY: a valid message that we own; it is either kept by the batch or freed here.
@@ -153,6 +157,8 @@ impl TakenMessages {
 /// Messages of one partition, in librdkafka's own buffers.
 pub struct MessageBatch {
     messages: Vec<*mut native::rd_kafka_message_t>,
+    /// Dropped after the messages: they point into it.
+    _consumer: Arc<BaseConsumer<Membership>>,
 }
 
 // SAFETY: the messages are owned, immutable, and may be read and freed on any thread.
