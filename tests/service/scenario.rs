@@ -80,15 +80,6 @@ impl Scenario {
         self
     }
 
-    /// Leaves only the rule of that id.
-    #[must_use]
-    pub fn only_rule(mut self, id: &str) -> Self {
-        let (kept, gone): (Vec<_>, Vec<_>) = self.parameters.rules.into_iter().partition(|rule| rule.id == id);
-        self.parameters.rules = kept;
-        self.config = gone.iter().fold(self.config, |config, rule| config.without_rule(&rule.id));
-        self
-    }
-
     /// Changes limit and severity of a rule under another version, for the next process; `from` is where each partition
     /// stands.
     pub fn change_rule(&mut self, id: &str, version: u32, max_transactions: i64, severity: &str) {
