@@ -19,7 +19,7 @@ use crate::engine::actor::{Apply, Epoch, FlushAcknowledged, FromActor, Halt, Par
 use crate::engine::handover::Handover;
 use crate::engine::monitor::Monitor;
 use crate::engine::outputs::{OutputEncoder, TopicLimits};
-use crate::engine::recovery::{Answer, Prepared, Request};
+use crate::engine::recovery::{Answer, Prepared, Request, Wanted};
 use crate::engine::snapshots::SnapshotSchedule;
 use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::Supervisor;
@@ -88,7 +88,7 @@ pub struct IoThread<L: Log> {
     pub(super) cycle: CommitCycle,
     pub(super) owned: BTreeMap<PartitionId, Owned>,
     pub(super) wiring: Wiring,
-    unrequested: Vec<(PartitionId, Epoch)>,
+    unrequested: Vec<Wanted>,
     next_epoch: u64,
     next_verify_ms: u64,
     next_lag_ms: u64,
@@ -198,7 +198,7 @@ impl<L: Log> IoThread<L> {
         tracing::info!("assigned partitions {partitions:?}");
         for &partition in partitions {
             self.forget(partition);
-            self.recover(partition);
+            self.recover(partition, None);
         }
         self.request_recovery();
         self.join_deadline_ms = None;
@@ -206,11 +206,11 @@ impl<L: Log> IoThread<L> {
     }
 
     /// Has the partition recovered anew, with the next request.
-    fn recover(&mut self, partition: PartitionId) {
+    fn recover(&mut self, partition: PartitionId, known: Option<(Offset, LogIdentity)>) {
         let epoch = self.epoch();
         self.owned.insert(partition, Owned::Recovering { epoch });
         self.wiring.monitor.recovering(partition, None);
-        self.unrequested.push((partition, epoch));
+        self.unrequested.push(Wanted { partition, epoch, known });
     }
 
     /// Only once the predecessor is fenced may positions be read: before, it could still move them.
@@ -229,7 +229,7 @@ impl<L: Log> IoThread<L> {
             // A full or closed mailbox belongs to an actor that ends anyway when its address is dropped.
             let _ = running.actor.try_send(Halt);
         }
-        self.unrequested.retain(|(other, _)| *other != partition);
+        self.unrequested.retain(|wanted| wanted.partition != partition);
         self.cycle.close(partition);
         self.wiring.statistics.forget(partition);
         self.wiring.snapshots.forget(partition);
@@ -529,9 +529,16 @@ impl<L: Log> IoThread<L> {
 
     /// Stops a partition and recovers it from what the log says now.
     fn begin_again(&mut self, partition: PartitionId) {
+        let known = match self.owned.get(&partition) {
+            Some(Owned::Running(running)) if self.cycle.may_read(partition) => {
+                let committed = self.cycle.committed(partition);
+                committed.map(|progress| (progress.next.offset, running.identity.clone()))
+            }
+            _ => None,
+        };
         self.log.stop(&[partition], false);
         self.forget(partition);
-        self.recover(partition);
+        self.recover(partition, known);
         self.request_recovery();
     }
 

@@ -26,9 +26,18 @@ const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
 /// What the I/O thread asks for.
 pub enum Request {
-    Recover(Vec<(PartitionId, Epoch)>),
+    Recover(Vec<Wanted>),
     /// Is the log still the one that these partitions were recovered from? With their committed offsets.
     Verify(Vec<(PartitionId, Epoch, Offset, LogIdentity)>),
+}
+
+/// A partition to be recovered.
+#[derive(Clone)]
+pub struct Wanted {
+    pub partition: PartitionId,
+    pub epoch: Epoch,
+    /// What this process had committed of it, and of which log, when it is recovered in the middle of a run.
+    pub known: Option<(Offset, LogIdentity)>,
 }
 
 /// What the worker answers.
@@ -95,7 +104,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                         // A later request supersedes what it names: the partition was assigned anew.
                         while let Ok(later) = self.requests.try_recv() {
                             if let Request::Recover(later) = later {
-                                wanted.retain(|(old, _)| later.iter().all(|(new, _)| new != old));
+                                wanted.retain(|old| later.iter().all(|new| new.partition != old.partition));
                                 wanted.extend(later);
                             }
                         }
@@ -113,9 +122,9 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
     }
 
     /// Tries once; what is answered leaves `wanted`.
-    fn recover(&mut self, wanted: &mut Vec<(PartitionId, Epoch)>) {
+    fn recover(&mut self, wanted: &mut Vec<Wanted>) {
         let began = clock::monotonic_now();
-        let partitions: Vec<_> = wanted.iter().map(|(partition, _)| *partition).collect();
+        let partitions: Vec<_> = wanted.iter().map(|wanted| wanted.partition).collect();
         let facts = match self.reader.facts(&partitions) {
             Ok(facts) => facts,
             Err(why) => return self.answer(Answer::Waiting { partitions, why }),
@@ -123,14 +132,16 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         tracing::debug!("positions of {} partitions known after {:?}", facts.len(), began.elapsed());
         let mut decided = Vec::new();
         for facts in facts {
-            let Some(&(partition, epoch)) = wanted.iter().find(|(partition, _)| *partition == facts.partition) else {
+            let Some(Wanted { partition, epoch, known }) =
+                wanted.iter().find(|wanted| wanted.partition == facts.partition).cloned()
+            else {
                 continue;
             };
             let snapshot = self.load(partition);
-            match self.decide(&facts, snapshot.as_ref()) {
+            match self.decide(&facts, snapshot.as_ref(), known) {
                 Ok(start) => decided.push((partition, epoch, facts.identity, start, snapshot)),
                 Err(refusal) => {
-                    wanted.retain(|(other, _)| *other != partition);
+                    wanted.retain(|other| other.partition != partition);
                     self.answer(Answer::Refused { partition, epoch, refusal });
                 }
             }
@@ -163,7 +174,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             }
             let written_already = read_back.map(|read_back| std::mem::take(&mut read_back.outputs));
             let Some(state) = self.build(partition, &start, snapshot.map(|(_, stored)| stored)) else { continue };
-            wanted.retain(|(other, _)| *other != partition);
+            wanted.retain(|other| other.partition != partition);
             let prepared =
                 Prepared { state, start, identity, written_already: written_already.unwrap_or_default(), began };
             self.answer(Answer::Recovered { partition, epoch, prepared: Box::new(prepared) });
@@ -174,6 +185,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         &self,
         facts: &PartitionFacts,
         snapshot: Option<&(SnapshotHead, StoredSnapshot)>,
+        known: Option<(Offset, LogIdentity)>,
     ) -> Result<Start, Refusal> {
         let never_committed = facts.committed.is_none();
         let progress = self.progress.as_ref().filter(|_| never_committed);
@@ -187,6 +199,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             partitions: facts.partitions,
             snapshot: snapshot.map(|(head, _)| head.clone()),
             statistics_progress: progress.and_then(|probe| probe.source_offset(facts.partition)),
+            known,
         };
         decide(&facts, &self.configured)
     }

@@ -44,6 +44,8 @@ pub struct Facts {
     pub snapshot: Option<SnapshotHead>,
     /// `order_stats_progress` of the partition, as far as the database could be asked.
     pub statistics_progress: Option<Offset>,
+    /// What this very process had committed, and of which log, when the partition is recovered in the middle of a run.
+    pub known: Option<(Offset, LogIdentity)>,
 }
 
 /// The parameters of this run, as configured.
@@ -176,6 +178,9 @@ impl Refusal {
 /// # Errors
 /// A [`Refusal`] when no start would be exact.
 pub fn decide(facts: &Facts, configured: &Configured) -> Result<Start, Refusal> {
+    if let Some((_, identity)) = &facts.known {
+        check_identity(identity, &facts.identity)?;
+    }
     match &facts.committed {
         None => first_start(facts, configured),
         Some((committed, Ok(metadata))) => resume(facts, configured, *committed, metadata),
@@ -184,6 +189,9 @@ pub fn decide(facts: &Facts, configured: &Configured) -> Result<Start, Refusal> 
 }
 
 fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal> {
+    if let Some((through, _)) = facts.known {
+        return Err(Refusal::OffsetsGone { known_by: "this process", through });
+    }
     if let Some(snapshot) = &facts.snapshot {
         return Err(Refusal::OffsetsGone { known_by: "a local snapshot", through: snapshot.through });
     }

@@ -6,7 +6,7 @@ use tallyguard::domain::partition::Progress;
 use tallyguard::domain::rule::{Rule, Severity};
 use tallyguard::domain::time::Watermark;
 use tallyguard::domain::window::Position;
-use tallyguard::protocol::metadata::{DecidedWith, LENGTH_MAX, Metadata, MetadataError};
+use tallyguard::protocol::metadata::{DecidedWith, LENGTH_MAX, LogIdentity, Metadata, MetadataError};
 use tallyguard::protocol::recovery::{Configured, Facts, FirstStart, Refusal, SnapshotHead, StartSource, decide};
 
 use crate::streams::engine_parameters;
@@ -61,6 +61,7 @@ fn facts() -> Facts {
         partitions: 4,
         snapshot: None,
         statistics_progress: Some(Offset(50)),
+        known: None,
     }
 }
 
@@ -107,6 +108,20 @@ fn lost_group_offsets_are_not_taken_for_a_first_start() {
     let database_knows = refused(|facts, _| facts.committed = None);
     assert_eq!(database_knows, Refusal::OffsetsGone { known_by: "order_stats_progress", through: Offset(50) });
     assert_eq!(database_knows.code(), "offsets_gone");
+}
+
+#[test]
+fn what_this_process_has_committed_cannot_be_new_or_another_topics() {
+    let gone = refused(|facts, _| {
+        (facts.committed, facts.statistics_progress) = (None, None);
+        facts.known = Some((Offset(70), facts.identity.clone()));
+    });
+    assert_eq!(gone, Refusal::OffsetsGone { known_by: "this process", through: Offset(70) });
+    let other = refused(|facts, _| {
+        (facts.committed, facts.statistics_progress) = (None, None);
+        facts.known = Some((Offset(70), LogIdentity { topic_id: "before".to_owned(), ..facts.identity.clone() }));
+    });
+    assert_eq!(other.code(), "identity_changed");
 }
 
 #[test]

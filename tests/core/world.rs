@@ -88,6 +88,7 @@ impl World {
             partitions: 3,
             snapshot: self.stored.as_ref().map(|stored| stored.head.clone()),
             statistics_progress: None,
+            known: None,
         }
     }
 
