@@ -9,25 +9,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix::{Actor, Addr, ArbiterHandle};
+use actix::{Addr, ArbiterHandle};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::cli::exit::Exit;
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
-use crate::engine::actor::{Apply, Epoch, FlushAcknowledged, FromActor, Halt, PartitionActor, Report, ReportLine};
+use crate::engine::actor::{Apply, Epoch, FlushAcknowledged, FromActor, PartitionActor, Report};
 use crate::engine::handover::Handover;
 use crate::engine::monitor::Monitor;
-use crate::engine::outputs::{OutputEncoder, TopicLimits};
-use crate::engine::recovery::{Answer, Prepared, Request, Wanted};
+use crate::engine::outputs::TopicLimits;
+use crate::engine::recovery::{Answer, Request, Wanted};
 use crate::engine::snapshots::SnapshotSchedule;
 use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::Supervisor;
-use crate::log::{Log, LogEvent, Read};
+use crate::log::{Log, Read};
 use crate::observe::metrics::BackpressureStage;
-use crate::protocol::cycle::{CommitCycle, Notice, OpenPartition, Step};
+use crate::protocol::cycle::{CommitCycle, Notice, Step};
 use crate::protocol::metadata::LogIdentity;
-use crate::protocol::recovery::{Refusal, StartSource};
+use crate::protocol::recovery::Refusal;
 use crate::state::SnapshotEvent;
 use crate::stats::StatsEvent;
 
@@ -38,7 +38,7 @@ const BATCH_RECORDS_MAX: usize = 2_048;
 const PENDING_OUTPUTS_MAX: usize = 100_000;
 const IDLE_WAIT: Duration = Duration::from_millis(5);
 /// How long the database must have taken writes before statistics are built again from the log.
-const REBUILD_AFTER_MS: u64 = 2_000;
+pub(super) const REBUILD_AFTER_MS: u64 = 2_000;
 const VERIFY_EVERY_MS: u64 = 30_000;
 
 /// An assigned partition.
@@ -57,11 +57,11 @@ pub struct Running {
     pub live_from: Offset,
     pub next: Offset,
     pub in_flight: usize,
-    reading: bool,
-    read_from: Offset,
-    began: std::time::Instant,
-    is_live: bool,
-    has_shed_statistics: bool,
+    pub(super) reading: bool,
+    pub(super) read_from: Offset,
+    pub(super) began: std::time::Instant,
+    pub(super) is_live: bool,
+    pub(super) has_shed_statistics: bool,
 }
 
 /// What the I/O thread is given.
@@ -88,16 +88,16 @@ pub struct IoThread<L: Log> {
     pub(super) cycle: CommitCycle,
     pub(super) owned: BTreeMap<PartitionId, Owned>,
     pub(super) wiring: Wiring,
-    unrequested: Vec<Wanted>,
-    next_epoch: u64,
-    next_verify_ms: u64,
-    next_lag_ms: u64,
-    commit_began_ms: u64,
+    pub(super) unrequested: Vec<Wanted>,
+    pub(super) next_epoch: u64,
+    pub(super) next_verify_ms: u64,
+    pub(super) next_lag_ms: u64,
+    pub(super) commit_began_ms: u64,
     /// Nothing was assigned yet: when to give up, and what Kafka refused meanwhile.
-    join_deadline_ms: Option<u64>,
-    denied: Option<String>,
+    pub(super) join_deadline_ms: Option<u64>,
+    pub(super) denied: Option<String>,
     /// Since when the database takes writes.
-    database_up_since_ms: Option<u64>,
+    pub(super) database_up_since_ms: Option<u64>,
 }
 
 impl<L: Log> IoThread<L> {
@@ -148,217 +148,6 @@ impl<L: Log> IoThread<L> {
         busy
     }
 
-    fn group_events(&mut self) -> bool {
-        let events = self.log.poll();
-        let busy = !events.is_empty();
-        for event in events {
-            match event {
-                LogEvent::Assigned(partitions) => self.assigned(&partitions),
-                LogEvent::Revoked(partitions) => self.hand_over(&partitions),
-                LogEvent::Lost(partitions) => {
-                    tracing::warn!(
-                        "partitions {partitions:?} were lost: the session ran out, or another instance has them"
-                    );
-                    for &partition in &partitions {
-                        self.forget(partition);
-                    }
-                    self.log.stop(&partitions, true);
-                }
-                LogEvent::Rejoined => {
-                    tracing::warn!(
-                        "the membership in the group was lost without a successor, and is begun anew; partitions are \
-                         recovered when they are assigned again"
-                    );
-                    let all: Vec<_> = self.owned.keys().copied().collect();
-                    for partition in all {
-                        self.forget(partition);
-                    }
-                }
-                LogEvent::Replaced => self
-                    .wiring
-                    .supervisor
-                    .leave(Exit::Fenced, "a newer process with the same instance.id has taken over; this one leaves"),
-                LogEvent::Fatal(why) => self.wiring.supervisor.fail(format!("the Kafka client cannot go on: {why}")),
-                LogEvent::Denied(why) => {
-                    self.wiring.monitor.kafka_trouble(&why);
-                    self.denied.get_or_insert(why);
-                }
-                LogEvent::Trouble(why) => self.wiring.monitor.kafka_trouble(&why),
-            }
-        }
-        busy
-    }
-
-    fn epoch(&mut self) -> Epoch {
-        self.next_epoch += 1;
-        Epoch(self.next_epoch)
-    }
-
-    fn assigned(&mut self, partitions: &[PartitionId]) {
-        tracing::info!("assigned partitions {partitions:?}");
-        for &partition in partitions {
-            self.forget(partition);
-            self.recover(partition, None);
-        }
-        self.request_recovery();
-        self.join_deadline_ms = None;
-        self.wiring.monitor.joined();
-    }
-
-    /// Has the partition recovered anew, with the next request.
-    fn recover(&mut self, partition: PartitionId, known: Option<(Offset, LogIdentity)>) {
-        let epoch = self.epoch();
-        self.owned.insert(partition, Owned::Recovering { epoch });
-        self.wiring.monitor.recovering(partition, None);
-        self.unrequested.push(Wanted { partition, epoch, known });
-    }
-
-    /// Only once the predecessor is fenced may positions be read: before, it could still move them.
-    fn request_recovery(&mut self) {
-        if self.cycle.writer_ready() && !self.unrequested.is_empty() {
-            let wanted = std::mem::take(&mut self.unrequested);
-            if self.wiring.recovery.send(Request::Recover(wanted)).is_err() {
-                self.wiring.supervisor.fail("the recovery worker is gone");
-            }
-        }
-    }
-
-    /// Drops everything that is known of a partition; its undecided effects are dropped too.
-    pub(super) fn forget(&mut self, partition: PartitionId) {
-        if let Some(Owned::Running(running)) = self.owned.remove(&partition) {
-            // A full or closed mailbox belongs to an actor that ends anyway when its address is dropped.
-            let _ = running.actor.try_send(Halt);
-        }
-        self.unrequested.retain(|wanted| wanted.partition != partition);
-        self.cycle.close(partition);
-        self.wiring.statistics.forget(partition);
-        self.wiring.snapshots.forget(partition);
-        self.wiring.monitor.forget(partition);
-    }
-
-    fn recoveries(&mut self) -> bool {
-        let mut busy = false;
-        while let Ok(answer) = self.wiring.answers.try_recv() {
-            busy = true;
-            match answer {
-                Answer::Recovered { partition, epoch, prepared } => self.recovered(partition, epoch, *prepared),
-                Answer::Refused { partition, epoch, refusal } => self.refused(partition, epoch, refusal),
-                Answer::Waiting { partitions, why } => {
-                    self.wiring.monitor.recovery_waits(&partitions, &why);
-                    for partition in partitions {
-                        if let Some(Owned::Recovering { .. }) = self.owned.get(&partition) {
-                            self.wiring.monitor.recovering(partition, Some(&why));
-                        }
-                    }
-                }
-            }
-        }
-        busy
-    }
-
-    fn recovered(&mut self, partition: PartitionId, epoch: Epoch, prepared: Prepared) {
-        match self.owned.get(&partition) {
-            Some(Owned::Recovering { epoch: current }) if *current == epoch => {}
-            _ => return,
-        }
-        let Prepared { state, start, identity, written_already, began } = prepared;
-        if let Some(remark) = &start.remark {
-            tracing::warn!("{remark}");
-        }
-        tracing::info!(
-            "partition {partition}: committed at {}, {} from {} ({} outputs found ahead)",
-            start.committed,
-            if start.source == StartSource::Snapshot { "snapshot" } else { "replay" },
-            start.from.offset,
-            written_already.len()
-        );
-        let mut committed = state.progress();
-        committed.next.offset = start.committed;
-        self.cycle.open(
-            OpenPartition {
-                partition,
-                parameters: Arc::clone(state.parameters()),
-                identity: identity.clone(),
-                partitions_at_first_start: start.partitions_at_first_start,
-                committed,
-                committed_at_ms: start.committed_at_ms.unwrap_or_else(clock::wall_clock_ms),
-                written_already,
-                owes_first_commit: start.source == StartSource::First,
-            },
-            clock::monotonic_ms(),
-        );
-        let encoder =
-            OutputEncoder::new(Arc::clone(&self.wiring.topic), partition, self.wiring.limits, state.parameters());
-        let line = ReportLine {
-            reports: self.wiring.reports.0.clone(),
-            doorbell: Arc::clone(&self.wiring.doorbell),
-            supervisor: self.wiring.supervisor.clone(),
-        };
-        self.wiring.statistics.record_rules(partition, state.parameters());
-        self.wiring.snapshots.opened(partition, &start, &identity, state.parameters());
-        let (next, live_from) = (state.next(), start.committed);
-        let Ok(index) = usize::try_from(partition.0) else { return };
-        let arbiter = &self.wiring.arbiters[index % self.wiring.arbiters.len()];
-        let actor = PartitionActor::start_in_arbiter(arbiter, move |context| {
-            context.set_mailbox_capacity(256);
-            PartitionActor::new(state, encoder, live_from, epoch, line)
-        });
-        let running = Running {
-            actor,
-            epoch,
-            identity,
-            live_from,
-            next,
-            in_flight: 0,
-            reading: false,
-            read_from: next,
-            began,
-            is_live: false,
-            has_shed_statistics: false,
-        };
-        self.owned.insert(partition, Owned::Running(running));
-        self.note_live(partition);
-    }
-
-    fn refused(&mut self, partition: PartitionId, epoch: Epoch, refusal: Refusal) {
-        let current = match self.owned.get(&partition) {
-            Some(Owned::Recovering { epoch } | Owned::Refused { epoch, .. }) => *epoch,
-            Some(Owned::Running(running)) => running.epoch,
-            None => return,
-        };
-        if current != epoch {
-            return;
-        }
-        tracing::error!("partition {partition} is refused: {refusal}. What to do: {}", refusal.remedy());
-        self.log.stop(&[partition], false);
-        self.forget(partition);
-        self.wiring.monitor.refused(partition, &refusal);
-        self.owned.insert(partition, Owned::Refused { epoch, refusal });
-        self.leave_when_all_are_refused();
-    }
-
-    fn leave_when_all_are_refused(&self) {
-        let refusals: Vec<_> = self
-            .owned
-            .iter()
-            .filter_map(|(partition, owned)| match owned {
-                Owned::Refused { refusal, .. } => Some((partition, refusal)),
-                _ => None,
-            })
-            .collect();
-        if refusals.len() == self.owned.len()
-            && let Some((partition, refusal)) = refusals.first()
-        {
-            self.wiring.supervisor.leave(
-                Exit::Refused,
-                format!(
-                    "all owned partitions are refused; partition {partition}: {refusal}. What to do: {}",
-                    refusal.remedy()
-                ),
-            );
-        }
-    }
-
     pub(super) fn take_reports(&mut self) {
         self.actor_reports();
     }
@@ -404,15 +193,6 @@ impl<L: Log> IoThread<L> {
                 self.wiring.statistics.taken(partition, flush, committed);
             }
             Report::Snapshot { delta, through } => self.wiring.snapshots.taken(partition, delta, through),
-        }
-    }
-
-    /// A partition is live once it has taken everything before its committed offset.
-    fn note_live(&mut self, partition: PartitionId) {
-        let Some(Owned::Running(running)) = self.owned.get_mut(&partition) else { return };
-        if !running.is_live && running.next >= running.live_from {
-            running.is_live = true;
-            self.wiring.monitor.live(partition, running.began.elapsed());
         }
     }
 
@@ -504,42 +284,6 @@ impl<L: Log> IoThread<L> {
             self.begin_again(partition);
         }
         busy
-    }
-
-    /// Recovers partitions whose statistics were let go of, once the database takes writes and has acknowledged what it
-    /// was given: the replay then starts behind that.
-    fn rebuild_shed_statistics(&mut self, now: u64) {
-        let is_up = self.database_up_since_ms.is_some_and(|since| now.saturating_sub(since) >= REBUILD_AFTER_MS);
-        if !is_up {
-            return;
-        }
-        let shed = self.owned.iter().find(|(partition, owned)| match owned {
-            Owned::Running(running) => {
-                running.has_shed_statistics && running.is_live && self.wiring.statistics.is_idle_for(**partition)
-            }
-            _ => false,
-        });
-        if let Some((&partition, _)) = shed {
-            tracing::info!("partition {partition}: the database is back, building its statistics again from the log");
-            self.begin_again(partition);
-            // One after the other, so that the others' alerts go on and their commits say what is acknowledged by then.
-            self.database_up_since_ms = Some(now);
-        }
-    }
-
-    /// Stops a partition and recovers it from what the log says now.
-    fn begin_again(&mut self, partition: PartitionId) {
-        let known = match self.owned.get(&partition) {
-            Some(Owned::Running(running)) if self.cycle.may_read(partition) => {
-                let committed = self.cycle.committed(partition);
-                committed.map(|progress| (progress.next.offset, running.identity.clone()))
-            }
-            _ => None,
-        };
-        self.log.stop(&[partition], false);
-        self.forget(partition);
-        self.recover(partition, known);
-        self.request_recovery();
     }
 
     /// Carries out the steps of the commit cycle that are due.
@@ -638,24 +382,6 @@ impl<L: Log> IoThread<L> {
         self.wiring.monitor.statistics_under_way(self.wiring.statistics.rows_waiting());
         if self.cycle.is_settled() && !self.cycle.in_doubt() {
             self.wiring.monitor.commits_settled();
-        }
-    }
-
-    fn verify(&mut self) {
-        let known: Vec<_> = self
-            .owned
-            .iter()
-            .filter_map(|(&partition, owned)| match owned {
-                Owned::Running(running) if running.is_live => {
-                    let committed = self.cycle.committed(partition)?.next.offset;
-                    Some((partition, running.epoch, committed, running.identity.clone()))
-                }
-                _ => None,
-            })
-            .collect();
-        // A worker that is busy with a recovery is not asked.
-        if !known.is_empty() && self.wiring.recovery.is_empty() {
-            let _ = self.wiring.recovery.try_send(Request::Verify(known));
         }
     }
 }

@@ -16,6 +16,7 @@ mod io;
 mod launch;
 pub mod monitor;
 mod outputs;
+mod ownership;
 mod recovery;
 mod snapshots;
 mod startup;
