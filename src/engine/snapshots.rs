@@ -35,6 +35,8 @@ struct Subject {
     /// Taken from the actor, not stored.
     unsaved: Option<SnapshotDelta>,
     stored_through: Option<Offset>,
+    /// The last hand-over before it was opened: answers up to this one speak of a former assignment.
+    opened_after: u64,
 }
 
 enum Round {
@@ -57,6 +59,9 @@ pub struct SnapshotSchedule {
     writer: SnapshotterHandle,
     pace: SnapshotPace,
     subjects: BTreeMap<PartitionId, Subject>,
+    /// Partitions that were open before in this process: a store of then may be on its way still, so changes mean nothing
+    /// to what will be on disk, and the next snapshot is a whole one.
+    reopened: BTreeSet<PartitionId>,
     round: Round,
     generation: u64,
     consecutive_failures: u32,
@@ -69,6 +74,7 @@ impl SnapshotSchedule {
             writer,
             pace,
             subjects: BTreeMap::new(),
+            reopened: BTreeSet::new(),
             round: Round::Resting { next_ms: pace.interval_ms },
             generation: 0,
             consecutive_failures: 0,
@@ -86,7 +92,8 @@ impl SnapshotSchedule {
         };
         let subject = Subject {
             head,
-            whole: !from_store,
+            whole: !from_store || self.reopened.contains(&partition),
+            opened_after: self.generation,
             committed: start.committed,
             unsaved: None,
             stored_through: from_store.then_some(start.from.offset),
@@ -95,7 +102,9 @@ impl SnapshotSchedule {
     }
 
     pub fn forget(&mut self, partition: PartitionId) {
-        self.subjects.remove(&partition);
+        if self.subjects.remove(&partition).is_some() {
+            self.reopened.insert(partition);
+        }
         if let Round::Gathering { awaited, .. } = &mut self.round {
             awaited.remove(&partition);
         }
@@ -247,10 +256,12 @@ impl SnapshotSchedule {
             _ => now_ms,
         };
         match event {
-            SnapshotEvent::Stored { partitions, duration, bytes, .. } => {
+            SnapshotEvent::Stored { partitions, duration, bytes, generation } => {
                 self.consecutive_failures = 0;
                 for (partition, through) in partitions {
-                    if let Some(subject) = self.subjects.get_mut(&partition) {
+                    if let Some(subject) = self.subjects.get_mut(&partition)
+                        && subject.opened_after < generation
+                    {
                         subject.stored_through = Some(through);
                     }
                 }
@@ -258,7 +269,11 @@ impl SnapshotSchedule {
                 monitor.snapshot_stored(whole_round, bytes);
                 self.rest(began_ms, now_ms);
             }
-            SnapshotEvent::Failed { error, deltas, .. } => {
+            SnapshotEvent::Failed { error, deltas, generation } => {
+                let is_current = |delta: &SnapshotDelta| {
+                    self.subjects.get(&delta.partition).is_some_and(|subject| subject.opened_after < generation)
+                };
+                let deltas: Vec<_> = deltas.into_iter().filter(is_current).collect();
                 if matches!(error, StateError::WithoutBase { .. } | StateError::Backwards { .. }) {
                     // Changes mean nothing to what is stored: the next snapshot is a whole one.
                     self.start_over(&deltas);
