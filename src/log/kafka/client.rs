@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -13,7 +13,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::log::kafka::membership::{Membership, event_of};
-use crate::log::kafka::native::{Doorbell, MessageBatch, PartitionQueue, cached_end, member_id};
+use crate::log::kafka::native::{Doorbell, MessageBatch, PartitionQueue, cached_end, group_members, member_id};
 use crate::log::kafka::reader::KafkaReader;
 use crate::log::kafka::settings::KafkaSettings;
 use crate::log::kafka::writer::Writer;
@@ -23,6 +23,10 @@ use crate::protocol::cycle::{Outcome, Step};
 /// How long the coordinator may take to say who is a member; a fenced member also learns of it with its heartbeats,
 /// which go out every second.
 const MEMBERSHIP_PROBE: Duration = Duration::from_secs(3);
+/// One question to the coordinator; the I/O thread stands still as long.
+const MEMBERSHIP_ANSWER: Duration = Duration::from_secs(1);
+/// Pause after a question that was not answered.
+const MEMBERSHIP_PAUSE: Duration = Duration::from_millis(200);
 
 /// See the module head.
 pub struct KafkaLog {
@@ -43,6 +47,17 @@ pub struct KafkaLog {
     noted: Vec<LogEvent>,
     /// The member id of the last assignment; the client forgets its own when it gives its session up.
     joined_as: Option<String>,
+    /// The session ran out. Giving up the lost partitions lets the client join again, which would throw out a successor
+    /// with our instance id: it waits until the group has been asked.
+    lost: Option<Lost>,
+    ask_group_from: Instant,
+}
+
+/// An assignment that was lost and is not given up yet.
+#[derive(Default)]
+struct Lost {
+    /// What the engine has let go of; `None` before it did.
+    released: Option<Vec<PartitionId>>,
 }
 
 impl KafkaLog {
@@ -66,6 +81,8 @@ impl KafkaLog {
             reading: HashMap::new(),
             noted: Vec::new(),
             joined_as: None,
+            lost: None,
+            ask_group_from: clock::monotonic_now(),
             settings: settings.clone(),
         })
     }
@@ -103,6 +120,9 @@ impl KafkaLog {
             if let LogEvent::Assigned(_) = event {
                 self.joined_as = member_id(&self.consumer).or(self.joined_as.take());
             }
+            if let LogEvent::Lost(_) = event {
+                self.lost.get_or_insert_default();
+            }
             self.noted.push(event);
         }
     }
@@ -112,17 +132,50 @@ impl KafkaLog {
         matches!(fatal, Some((RDKafkaErrorCode::FencedInstanceId, _))) || self.noted.contains(&LogEvent::Replaced)
     }
 
-    /// Whether it was somebody else who fenced us; `None` while the coordinator does not say.
+    /// Whether somebody else is a member with our instance id now; `None` while the coordinator does not say.
     ///
     /// A client whose broker was away for longer than the session forgets its member id, and sends heartbeats without
     /// one until the lost partitions are given up. The broker answers these as if a newer process had come.
-    fn was_replaced(&self) -> Option<bool> {
-        let list = self.consumer.client().fetch_group_list(Some(&self.group), Duration::from_secs(1)).ok()?;
-        let group = list.groups().iter().find(|group| group.name() == self.group)?;
-        let of_instance = format!("{}-", self.instance_id);
-        let own = member_id(&self.consumer);
-        let is_own = |id: &str| Some(id) == self.joined_as.as_deref() || Some(id) == own.as_deref();
-        Some(group.members().iter().any(|member| is_incarnation(member.id(), &of_instance) && !is_own(member.id())))
+    fn was_replaced(&mut self) -> Option<bool> {
+        let now = clock::monotonic_now();
+        if now < self.ask_group_from {
+            return None;
+        }
+        match group_members(&self.consumer, &self.group, MEMBERSHIP_ANSWER) {
+            Ok(members) => {
+                let own = member_id(&self.consumer);
+                let is_own = |id: &str| Some(id) == self.joined_as.as_deref() || Some(id) == own.as_deref();
+                let ours = Some(self.instance_id.as_str());
+                Some(members.iter().any(|member| member.instance_id.as_deref() == ours && !is_own(&member.member_id)))
+            }
+            Err(why) => {
+                tracing::debug!("the coordinator does not say who is a member: {why}");
+                self.ask_group_from = clock::monotonic_now() + MEMBERSHIP_PAUSE;
+                None
+            }
+        }
+    }
+
+    /// After a lost session: leaves when somebody else has taken our place, else gives up what was lost, and joins again.
+    fn answer_loss(&mut self) {
+        let is_released = self.lost.as_ref().is_some_and(|lost| lost.released.is_some());
+        if !is_released {
+            return;
+        }
+        match self.was_replaced() {
+            Some(true) => self.noted.push(LogEvent::Replaced),
+            Some(false) => {
+                let released = self.lost.take().and_then(|lost| lost.released).unwrap_or_default();
+                self.unassign(&released);
+            }
+            None => {}
+        }
+    }
+
+    fn unassign(&mut self, partitions: &[PartitionId]) {
+        if let Err(error) = self.consumer.incremental_unassign(&self.list(partitions)) {
+            self.noted.push(LogEvent::Trouble(format!("giving partitions up: {error}")));
+        }
     }
 
     /// Joins the group with a new consumer, because a fenced one is of no more use. What was read by the old one and is
@@ -133,6 +186,7 @@ impl KafkaLog {
         self.queues.clear();
         self.reading.clear();
         self.noted.clear();
+        self.lost = None;
         self.consumer = consumer;
         Ok(())
     }
@@ -171,6 +225,8 @@ impl Log for KafkaLog {
             }
         } else if let Some((code, reason)) = self.consumer.client().fatal_error() {
             self.noted.push(LogEvent::Fatal(format!("{code}: {reason}")));
+        } else {
+            self.answer_loss();
         }
         std::mem::take(&mut self.noted)
     }
@@ -195,8 +251,9 @@ impl Log for KafkaLog {
         if known.is_empty() && !release {
             return;
         }
-        if let Err(error) = self.consumer.incremental_unassign(&self.list(&known)) {
-            self.noted.push(LogEvent::Trouble(format!("giving partitions up: {error}")));
+        match &mut self.lost {
+            Some(lost) if release => lost.released.get_or_insert_default().extend(known),
+            _ => self.unassign(&known),
         }
     }
 
@@ -254,11 +311,6 @@ fn member(settings: &KafkaSettings) -> anyhow::Result<Arc<BaseConsumer<Membershi
     let consumer: BaseConsumer<Membership> = settings.consumer().create_with_context(Membership::default())?;
     consumer.subscribe(&[&settings.topic])?;
     Ok(Arc::new(consumer))
-}
-
-/// The coordinator names a static member `<group.instance.id>-<uuid>`.
-fn is_incarnation(member: &str, of_instance: &str) -> bool {
-    member.strip_prefix(of_instance).is_some_and(|rest| uuid::Uuid::try_parse(rest).is_ok())
 }
 
 fn last_offset(batch: &MessageBatch) -> Option<Offset> {

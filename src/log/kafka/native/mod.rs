@@ -1,4 +1,5 @@
-//! Every call into librdkafka that the rdkafka crate has no safe form for. The only module with `unsafe`.
+//! Every call into librdkafka that the rdkafka crate has no safe form for. The only module with `unsafe`: records and
+//! headers here, questions to the cluster in [`describe`].
 //!
 //! Why each is sound:
 //! - pointers come from librdkafka and are freed exactly once, by the `Drop` of the type that owns them;
@@ -24,6 +25,10 @@ use crate::domain::ids::Offset;
 use crate::domain::record::SourceRecord;
 use crate::log::RecordBatch;
 use crate::log::kafka::membership::Membership;
+
+mod describe;
+
+pub use describe::{group_members, topic_id};
 
 /// Rung from any thread when there may be something to do.
 #[derive(Default)]
@@ -377,63 +382,4 @@ pub fn cached_end<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &CStr, 
         )
     };
     (result == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(Offset(high))
-}
-
-/// The id that the cluster gave a topic when it was created.
-///
-/// # Errors
-/// A text: no answer in time, no such topic, or no right to describe it.
-pub fn topic_id<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    topic: &CStr,
-    timeout: Duration,
-) -> Result<String, String> {
-    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    let client = consumer.client().native_ptr();
-    // SAFETY: every handle made here is freed here, after its last use; results are read before their event is freed.
-    unsafe {
-        let queue = native::rd_kafka_queue_new(client);
-        let options =
-            native::rd_kafka_AdminOptions_new(client, native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS);
-        let mut names = [topic.as_ptr()];
-        let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
-        native::rd_kafka_DescribeTopics(client, topics, options, queue);
-        let event = native::rd_kafka_queue_poll(queue, timeout_ms);
-        let result = if event.is_null() { Err("no answer in time".to_owned()) } else { described_id(event) };
-        if !event.is_null() {
-            native::rd_kafka_event_destroy(event);
-        }
-        native::rd_kafka_TopicCollection_destroy(topics);
-        native::rd_kafka_AdminOptions_destroy(options);
-        native::rd_kafka_queue_destroy(queue);
-        result
-    }
-}
-
-/// # Safety
-/// `event` must be a live event that answers `rd_kafka_DescribeTopics`.
-unsafe fn described_id(event: *mut native::rd_kafka_event_t) -> Result<String, String> {
-    // SAFETY: by the caller's promise; every pointer read belongs to the event and is checked for null.
-    unsafe {
-        let code = native::rd_kafka_event_error(event);
-        if code != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            return Err(CStr::from_ptr(native::rd_kafka_event_error_string(event)).to_string_lossy().into_owned());
-        }
-        let result = native::rd_kafka_event_DescribeTopics_result(event);
-        let mut count = 0;
-        let topics = native::rd_kafka_DescribeTopics_result_topics(result, &raw mut count);
-        if topics.is_null() || count == 0 {
-            return Err("the topic is not described".to_owned());
-        }
-        let error = native::rd_kafka_TopicDescription_error(*topics);
-        if !error.is_null() {
-            let code = native::rd_kafka_error_code(error);
-            if code != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-                return Err(CStr::from_ptr(native::rd_kafka_error_string(error)).to_string_lossy().into_owned());
-            }
-        }
-        let id = native::rd_kafka_TopicDescription_topic_id(*topics);
-        let text = native::rd_kafka_Uuid_base64str(id);
-        Ok(CStr::from_ptr(text).to_string_lossy().into_owned())
-    }
 }
