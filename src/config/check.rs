@@ -117,7 +117,7 @@ fn source(raw: &RawSource, findings: &mut Findings) -> SourceSettings {
         let accepted = format!("1 to {ID_MAX} bytes without control characters");
         findings.refuse("source.group", quoted(&raw.group), accepted);
     }
-    SourceSettings { topic: raw.topic.clone(), group: raw.group.clone(), start: raw.start }
+    SourceSettings { kind: raw.kind, topic: raw.topic.clone(), group: raw.group.clone(), start: raw.start }
 }
 
 fn time(raw: &RawTime, findings: &mut Findings) -> TimeSettings {

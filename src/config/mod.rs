@@ -31,7 +31,7 @@ pub use problem::{Problem, Refusal};
 pub use secret::Secret;
 pub use settings::{
     AlertsSettings, CheckpointSettings, DeliverySettings, HttpSettings, InstanceSettings, KafkaSettings, Mode,
-    Settings, SourceSettings, StartAt, StatsSettings, TimeSettings,
+    Settings, SourceKind, SourceSettings, StartAt, StatsSettings, TimeSettings,
 };
 
 use problem::Findings;

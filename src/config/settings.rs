@@ -13,7 +13,7 @@ use std::time::Duration;
 use sqlx::mysql::MySqlConnectOptions;
 
 use super::raw::RawConfig;
-pub use super::raw::{Mode, StartAt};
+pub use super::raw::{Mode, SourceKind, StartAt};
 use super::secret::Secret;
 use crate::domain::duration::Millis;
 use crate::domain::rule::Rule;
@@ -48,6 +48,7 @@ pub struct InstanceSettings {
 
 #[derive(Debug, Clone)]
 pub struct SourceSettings {
+    pub kind: SourceKind,
     pub topic: String,
     pub group: String,
     /// Where a group begins that has never committed.

@@ -14,8 +14,7 @@ use crate::domain::snapshot::StateDelta;
 use crate::domain::statistics::StatisticsFlush;
 use crate::engine::outputs::OutputEncoder;
 use crate::engine::supervisor::Supervisor;
-use crate::log::RecordBatch;
-use crate::log::kafka::Doorbell;
+use crate::log::{Doorbell, RecordBatch};
 use crate::observe::status::RecordCounts;
 use crate::protocol::output::Effects;
 

@@ -23,7 +23,7 @@ use crate::engine::recovery::{Answer, Request, Wanted};
 use crate::engine::snapshots::SnapshotSchedule;
 use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::Supervisor;
-use crate::log::{Log, Read};
+use crate::log::{Doorbell, Log, Read};
 use crate::observe::metrics::BackpressureStage;
 use crate::protocol::cycle::{CommitCycle, Notice, Step};
 use crate::protocol::metadata::LogIdentity;
@@ -74,7 +74,7 @@ pub struct Wiring {
     pub answers: Receiver<Answer>,
     pub statistics_events: Receiver<StatsEvent>,
     pub snapshot_events: Receiver<SnapshotEvent>,
-    pub doorbell: Arc<crate::log::kafka::Doorbell>,
+    pub doorbell: Arc<Doorbell>,
     pub stop: Arc<AtomicBool>,
     pub supervisor: Supervisor,
     pub monitor: Monitor,

@@ -11,6 +11,7 @@
 //! Whatever may wait has a thread of its own. Whoever cannot go on tells the [`supervisor`], and the process leaves.
 
 pub mod actor;
+mod assembly;
 mod handover;
 mod io;
 mod launch;
@@ -22,5 +23,6 @@ mod snapshots;
 mod startup;
 mod statistics;
 pub mod supervisor;
+mod transport;
 
 pub use launch::run;

@@ -7,6 +7,7 @@
 
 mod answers;
 mod page;
+mod ports;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,6 +19,7 @@ use actix_web::{App, HttpServer, Resource, Route, guard, web};
 
 use crate::observe::metrics::MetricsPage;
 use crate::observe::status::StatusBoard;
+pub use ports::Ports;
 
 /// Nothing is loaded from anywhere, nothing runs, and no other site may frame the page.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \

@@ -11,7 +11,14 @@ use crate::domain::record::SourceRecord;
 use crate::protocol::cycle::{Outcome, ReadBack, ReadBackRequest, Step};
 use crate::protocol::metadata::{LogIdentity, Metadata, MetadataError};
 
+mod alert_feed;
+mod doorbell;
+mod ingest;
 pub mod kafka;
+
+pub use alert_feed::{AlertFeed, AlertFeeds, CommittedAlert};
+pub use doorbell::Doorbell;
+pub use ingest::{Ingest, IngestError, NewRecord, Position};
 
 /// Consecutive records of one partition, in the transport's own buffers.
 pub trait RecordBatch: Send + 'static {

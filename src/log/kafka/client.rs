@@ -13,11 +13,11 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::log::kafka::membership::{Membership, event_of};
-use crate::log::kafka::native::{Doorbell, MessageBatch, PartitionQueue, cached_end, group_members, member_id};
+use crate::log::kafka::native::{MessageBatch, PartitionQueue, cached_end, group_members, member_id};
 use crate::log::kafka::reader::KafkaReader;
 use crate::log::kafka::settings::KafkaSettings;
 use crate::log::kafka::writer::Writer;
-use crate::log::{Log, LogEvent, Read, RecoveryReader};
+use crate::log::{Doorbell, Log, LogEvent, Read, RecoveryReader};
 use crate::protocol::cycle::{Outcome, Step};
 
 /// How long the coordinator may take to say who is a member; a fenced member also learns of it with its heartbeats,

@@ -15,6 +15,5 @@ mod writer;
 
 pub use admin::{MESSAGE_MAX_BYTES_DEFAULT, TopicConfig, topic_configs};
 pub use client::KafkaLog;
-pub use native::Doorbell;
 pub use reader::KafkaReader;
 pub use settings::KafkaSettings;

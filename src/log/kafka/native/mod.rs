@@ -13,9 +13,7 @@ use std::ffi::{CStr, CString, c_void};
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
-use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -23,38 +21,12 @@ use rdkafka::message::BorrowedMessage;
 
 use crate::domain::ids::Offset;
 use crate::domain::record::SourceRecord;
-use crate::log::RecordBatch;
 use crate::log::kafka::membership::Membership;
+use crate::log::{Doorbell, RecordBatch};
 
 mod describe;
 
 pub use describe::{group_members, topic_id};
-
-/// Rung from any thread when there may be something to do.
-#[derive(Default)]
-pub struct Doorbell {
-    rung: Mutex<bool>,
-    wake: Condvar,
-}
-
-impl Doorbell {
-    pub fn ring(&self) {
-        let mut rung = self.rung.lock();
-        if !*rung {
-            *rung = true;
-            self.wake.notify_one();
-        }
-    }
-
-    /// Waits for a ring since the last wait, at most `timeout`.
-    pub fn wait(&self, timeout: Duration) {
-        let mut rung = self.rung.lock();
-        if !*rung {
-            self.wake.wait_for(&mut rung, timeout);
-        }
-        *rung = false;
-    }
-}
 
 unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, doorbell: *mut c_void) {
     // SAFETY: `PartitionQueue::open` leaked a counted reference for this callback, so the doorbell is never freed.
