@@ -51,6 +51,8 @@ pub enum Report {
     Snapshot {
         delta: StateDelta,
         through: Offset,
+        /// Everything there is, not what changed.
+        whole: bool,
     },
     /// The effects of acknowledged statistics on the commit metadata.
     Acknowledged(Effects),
@@ -232,7 +234,7 @@ impl Handler<TakeSnapshot> for PartitionActor {
 
     fn handle(&mut self, message: TakeSnapshot, _ctx: &mut Self::Context) {
         let delta = self.state.take_snapshot(message.whole);
-        self.report(Report::Snapshot { delta, through: self.state.next() });
+        self.report(Report::Snapshot { delta, through: self.state.next(), whole: message.whole });
     }
 }
 

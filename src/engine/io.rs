@@ -192,7 +192,9 @@ impl<L: Log> IoThread<L> {
                 let committed = self.cycle.committed(partition).map(|progress| progress.next.offset);
                 self.wiring.statistics.taken(partition, flush, committed);
             }
-            Report::Snapshot { delta, through } => self.wiring.snapshots.taken(partition, delta, through),
+            Report::Snapshot { delta, through, whole } => {
+                self.wiring.snapshots.taken(partition, delta, through, whole);
+            }
         }
     }
 

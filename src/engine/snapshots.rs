@@ -121,17 +121,21 @@ impl SnapshotSchedule {
         }
     }
 
-    /// An actor's changes since the last time.
-    pub fn taken(&mut self, partition: PartitionId, delta: StateDelta, through: Offset) {
+    /// An actor's changes since the last time, or its whole state.
+    pub fn taken(&mut self, partition: PartitionId, delta: StateDelta, through: Offset, whole: bool) {
         if let Round::Gathering { awaited, .. } = &mut self.round {
             awaited.remove(&partition);
         }
         let Some(subject) = self.subjects.get_mut(&partition) else { return };
+        if subject.whole && !whole {
+            // Asked for before it was known that changes mean nothing to what is stored. The whole state holds them too.
+            return;
+        }
         subject.head.through = through;
         let newer = SnapshotDelta {
             partition,
             through,
-            replace: subject.whole,
+            replace: whole,
             removed_prefixes: delta.removed_prefixes,
             removed: Vec::new(),
             puts: delta.puts,
@@ -287,3 +291,7 @@ impl SnapshotSchedule {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "snapshots_tests.rs"]
+mod tests;
