@@ -11,6 +11,8 @@ mod golden;
 mod recovery;
 #[path = "core/refusals.rs"]
 mod refusals;
+#[path = "core/schemas.rs"]
+mod schemas;
 #[path = "core/semantics.rs"]
 mod semantics;
 #[path = "core/streams.rs"]
