@@ -216,6 +216,24 @@ fn two_rules_of_one_id_and_more_rules_than_a_user_can_carry_are_refused() {
     assert!(message.contains("rules = a list of 32"), "{message}");
 }
 
+/// Each commit carries every rule in at most 4,096 bytes, and the broker refuses a longer one: better before the start.
+#[test]
+fn rules_whose_names_do_not_fit_into_a_commit_are_refused() {
+    let rule = |length: usize| {
+        move |n: usize| {
+            let id = format!("{n:02}-{}", "r".repeat(length - 3));
+            format!("[[rules]]\nid = '{id}'\nwindow = '24h'\nmax_transactions = 4000000000\n")
+        }
+    };
+    let refusal = refused(&(0..31).map(rule(64)).collect::<String>(), &[]);
+    let keys: Vec<_> = refusal.problems.iter().map(|problem| problem.key.as_str()).collect();
+    assert_eq!(keys, ["rules"]);
+    let message = refusal.to_string();
+    assert!(message.contains("31 rules") && message.contains("at most 4096 bytes"), "{message}");
+    legal(&(0..8).map(rule(64)).collect::<String>(), &[]);
+    legal(&(0..16).map(rule(8)).collect::<String>(), &[]);
+}
+
 #[test]
 fn a_broken_line_is_not_repeated_because_it_may_hold_a_secret() {
     let message = refused("[stats]\npassword = 'hunter2", &[]).to_string();
