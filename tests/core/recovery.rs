@@ -101,6 +101,40 @@ fn after_any_crashes_the_state_and_everything_written_are_as_if_there_had_been_n
     }
 }
 
+/// While the database is away for long, a partition lets its unwritten statistics go, and is recovered anew once the
+/// database is back: they are then built again from the log, alerts go on meanwhile.
+#[test]
+fn statistics_that_were_let_go_of_are_built_again_from_the_log() {
+    for_seeds(6_000, |dice| {
+        let mut world = world(dice);
+        world.configured.statistics = true;
+        let parameters = recount_parameters(&world.configured);
+        for _ in 0..=dice.below(5) {
+            let mut process = world.recover();
+            for _ in 0..dice.below(30) {
+                something_happens(dice, &mut world, &mut process);
+            }
+            process.state.shed_statistics();
+            // From here on nothing more is snapshotted: the state is no longer complete.
+            process.unsaved = None;
+            for _ in 0..dice.below(20) {
+                match dice.below(5) {
+                    0 | 1 => process.take_records(&world.log, dice.below(6), dice.chance(30)),
+                    2 => world.commit(&mut process, 1 + dice.below(3)),
+                    3 => world.write_flush(&mut process),
+                    _ => process.acknowledge_flush(),
+                }
+                assert!(process.state.take_flush().is_none(), "what is not complete is not written");
+            }
+        }
+        let mut process = world.recover();
+        come_to_rest(&mut world, &mut process);
+        let expected = recount(&world.log, &parameters);
+        assert_eq!(world.topics.sorted(), Effects::expected(&expected).sorted(), "alerts went on, each once");
+        assert_eq!(world.tables, Tables::expected(&expected), "and nothing is missing in the database");
+    });
+}
+
 /// `stats.orders` may be switched between runs: what was there before is not made up for, but the rows of the minutes
 /// stay exact.
 #[test]

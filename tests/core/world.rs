@@ -60,7 +60,7 @@ pub struct Process {
     pub start: Start,
     pending: VecDeque<Pending>,
     flush: Option<Flush>,
-    unsaved: Option<SnapshotDelta>,
+    pub unsaved: Option<SnapshotDelta>,
     whole: bool,
 }
 
