@@ -63,12 +63,12 @@ install_build_packages() {
 }
 
 check_rust() {
-  has cargo || fail "cargo is missing: install Rust 1.88 or newer with rustup"
+  has cargo || fail "cargo is missing: install Rust 1.89 or newer with rustup"
   local version minor
   version="$(rustc --version | cut -d ' ' -f 2)"
   minor="${version#1.}"
   minor="${minor%%.*}"
-  [ "$minor" -ge 88 ] || fail "Rust $version is too old: 1.88 or newer is needed"
+  [ "$minor" -ge 89 ] || fail "Rust $version is too old: 1.89 or newer is needed"
   cargo fmt --version >/dev/null 2>&1 || rustup component add rustfmt >/dev/null 2>&1 || fail "rustfmt is missing"
   cargo clippy --version >/dev/null 2>&1 || rustup component add clippy >/dev/null 2>&1 || fail "clippy is missing"
   say "rust: $version"
