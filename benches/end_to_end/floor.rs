@@ -9,7 +9,7 @@ use rdkafka::{ClientConfig, Offset as ListOffset, TopicPartitionList};
 use tallyguard::domain::duration::Millis;
 use tallyguard::domain::ids::{Offset, PartitionId};
 use tallyguard::domain::record::{SourceRecord, validate};
-use tallyguard::log::kafka::{KafkaLog, KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT};
+use tallyguard::log::kafka::{KafkaLog, KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT, WriterLimits};
 use tallyguard::log::{Log, LogEvent, Read, RecordBatch};
 use tallyguard::reconcile::recount::{self, Recounter, RuleText};
 
@@ -61,7 +61,8 @@ impl Stretch {
 /// Reads the whole topic with the service's own transport, as a group of its own, on one thread; `validates` adds
 /// `domain::record::validate` to that.
 pub fn read(bootstrap: &str, config: &TestConfig, ends: &[(i32, i64)], validates: bool) -> Round {
-    let mut log = KafkaLog::join(&settings(bootstrap, config), MESSAGE_MAX_BYTES_DEFAULT).expect("a consumer");
+    let limits = WriterLimits { record_max: MESSAGE_MAX_BYTES_DEFAULT, batch_max: MESSAGE_MAX_BYTES_DEFAULT };
+    let mut log = KafkaLog::join(&settings(bootstrap, config), limits).expect("a consumer");
     await_assignment(&mut log, ends.len());
     let ends: HashMap<PartitionId, i64> = ends.iter().map(|&(partition, end)| (PartitionId(partition), end)).collect();
     for &partition in ends.keys() {

@@ -5,10 +5,14 @@
 //! operator's, so nothing is overwritten that was asked for.
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
 use rdkafka::types::RDKafkaErrorCode;
 
 use super::settings::Settings;
+use crate::log::kafka::{KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT, WriterLimits};
 
 /// A client configuration that reaches the cluster. It holds secrets: do not log it.
 #[must_use]
@@ -20,6 +24,47 @@ pub fn client_config(settings: &Settings) -> ClientConfig {
     }
     config.set("bootstrap.servers", &settings.kafka.brokers);
     config
+}
+
+/// What the Kafka transport must be told.
+#[must_use]
+pub fn kafka_settings(settings: &Settings) -> KafkaSettings {
+    KafkaSettings {
+        base: client_config(settings),
+        topic: settings.source.topic.clone(),
+        group: settings.source.group.clone(),
+        instance_id: settings.instance.id.clone(),
+        transactional_id: settings.transactional_id(),
+        alerts_topic: settings.alerts.topic.clone(),
+        late_topic: settings.alerts.late_topic.clone(),
+        dead_letter_topic: settings.alerts.dead_letter_topic.clone(),
+        transaction_timeout: settings.delivery.transaction_timeout,
+    }
+}
+
+/// Makes every client that the service will have, without a broker to connect to: librdkafka looks at properties
+/// together, at its own abilities and at files of keys only then.
+///
+/// # Errors
+/// librdkafka's own words, which name the property.
+pub fn trial(settings: &Settings) -> Result<(), String> {
+    let kafka = kafka_settings(settings);
+    let limits = WriterLimits { record_max: MESSAGE_MAX_BYTES_DEFAULT, batch_max: MESSAGE_MAX_BYTES_DEFAULT };
+    for mut config in [kafka.consumer(), kafka.reader(), kafka.producer(limits)] {
+        config.remove("bootstrap.servers");
+        config.set_log_level(RDKafkaLogLevel::Emerg);
+        let is_producer = config.get("transactional.id").is_some();
+        let made = if is_producer {
+            config.create::<BaseProducer>().map(drop)
+        } else {
+            config.create::<BaseConsumer>().map(drop)
+        };
+        made.map_err(|error| match error {
+            KafkaError::ClientCreation(why) => why,
+            other => other.to_string(),
+        })?;
+    }
+    Ok(())
 }
 
 /// Whether the error means that Kafka is unreachable or refuses access, as against an answer that it gave.

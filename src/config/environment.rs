@@ -88,7 +88,8 @@ fn place(schema: &Json, table: &mut Table, name: &str, text: &str) -> Result<Str
 fn place_in_rule(schema: &Json, table: &mut Table, index: &str, key: &str, text: &str) -> Result<String, Refused> {
     let rule_schema = property(schema, "rules").and_then(|rules| rules.get("items")).unwrap_or(&Json::Null);
     let key_schema = property(rule_schema, key).ok_or_else(|| unknown("unknown key", rule_schema))?;
-    let rules = table.entry("rules").or_insert_with(|| Value::Array(Vec::new()));
+    // Without rules the default one is in force, and it is the one that a variable changes.
+    let rules = table.entry("rules").or_insert_with(|| default_rules());
     let Some(rules) = rules.as_array_mut() else { return Ok("rules".to_owned()) };
     let index = index.parse().ok().filter(|index| *index <= rules.len());
     let Some(index): Option<usize> = index else {
@@ -102,6 +103,11 @@ fn place_in_rule(schema: &Json, table: &mut Table, index: &str, key: &str, text:
         rule.insert(key.to_owned(), typed(key_schema, text));
     }
     Ok(format!("rules[{index}].{key}"))
+}
+
+fn default_rules() -> Value {
+    // The defaults are strings and integers, which TOML takes.
+    Value::try_from(super::defaults::rules()).unwrap_or_else(|_| Value::Array(Vec::new()))
 }
 
 /// The table under a name, made if there is none; `None` if something else stands there, which is refused later.

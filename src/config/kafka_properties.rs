@@ -15,6 +15,7 @@ use toml::{Table, Value};
 use super::problem::{Findings, quoted};
 use super::raw::PropertyText;
 use super::secret::{MASK, Secret, sounds_secret};
+use crate::log::kafka::{HEARTBEAT_INTERVAL, MAX_POLL_INTERVAL, SESSION_TIMEOUT};
 
 const COMMITS: &str = "offsets are committed only inside the transaction that holds the alerts";
 const SAFE_PRODUCER: &str =
@@ -22,6 +23,7 @@ const SAFE_PRODUCER: &str =
 const MEMBERSHIP: &str = "group membership and fencing rest on the value that the service sets itself";
 const OWN_KEY: &str = "it has a key of its own";
 const EVENTS: &str = "the service relies on every delivery report and event of the client";
+const BATCHES: &str = "the service takes it from what the output topics accept, so that no record is refused there";
 const LEAVE_OUT: &str = "leave it out";
 
 /// Property, why it is refused, and what to do instead. A name that ends in `*` stands for all that begin so.
@@ -54,6 +56,8 @@ const FORBIDDEN: &[(&str, &str, &str)] = &[
     ("enable.idempotence", SAFE_PRODUCER, LEAVE_OUT),
     ("enable.gapless.guarantee", SAFE_PRODUCER, LEAVE_OUT),
     ("acks", SAFE_PRODUCER, LEAVE_OUT),
+    ("message.max.bytes", BATCHES, "set max.message.bytes of the output topics"),
+    ("batch.size", BATCHES, "set max.message.bytes of the output topics"),
     ("request.required.acks", SAFE_PRODUCER, LEAVE_OUT),
     ("max.in.flight*", SAFE_PRODUCER, LEAVE_OUT),
     ("retries", SAFE_PRODUCER, LEAVE_OUT),
@@ -163,7 +167,7 @@ pub(super) fn check(raw: &BTreeMap<String, PropertyText>, findings: &mut Finding
 }
 
 fn is_allowed(property: &str, text: &str, key: &str, findings: &mut Findings) -> bool {
-    let shown = if is_secret(property) { MASK.to_owned() } else { quoted(text) };
+    let shown = if is_secret(property) || property.contains("jaas") { MASK.to_owned() } else { quoted(text) };
     let matches = |pattern: &str| match pattern.strip_suffix('*') {
         Some(head) => property.starts_with(head),
         None => property == pattern,
@@ -200,6 +204,7 @@ pub(super) fn check_together(
     transaction_timeout: Duration,
     findings: &mut Findings,
 ) {
+    let of = |default: Duration| default.as_secs_f64() * 1_000.0;
     let milliseconds =
         |name: &str, default: f64| values.get(name).and_then(|text| text.parse::<f64>().ok()).unwrap_or(default);
     let mut bound = |name: &str, holds: bool, accepted: String| {
@@ -207,10 +212,10 @@ pub(super) fn check_together(
             findings.refuse(&format!("kafka.properties.{name}"), quoted(text), accepted);
         }
     };
-    let session = milliseconds("session.timeout.ms", 45_000.0);
-    let heartbeat = milliseconds("heartbeat.interval.ms", 3_000.0);
-    let poll = milliseconds("max.poll.interval.ms", 300_000.0);
-    let transaction = transaction_timeout.as_secs_f64() * 1_000.0;
+    let session = milliseconds("session.timeout.ms", of(SESSION_TIMEOUT));
+    let heartbeat = milliseconds("heartbeat.interval.ms", of(HEARTBEAT_INTERVAL));
+    let poll = milliseconds("max.poll.interval.ms", of(MAX_POLL_INTERVAL));
+    let transaction = of(transaction_timeout);
     bound(
         "heartbeat.interval.ms",
         heartbeat * 2.0 <= session,

@@ -71,6 +71,14 @@ pub fn schema() -> serde_json::Value {
 
 fn read_and_check(text: &str, variables: &[(String, String)], mut findings: Findings) -> Result<Settings, Refusal> {
     let settings = read::raw_config(text, variables, &mut findings).map(|raw| check::settings(raw, &mut findings));
+    if let Some(settings) = &settings
+        && findings.problems.is_empty()
+        && settings.source.kind == SourceKind::Kafka
+        && !settings.kafka.properties.is_empty()
+        && let Err(why) = client::trial(settings)
+    {
+        findings.refuse_absent("kafka.properties", why.trim(), "values with which a client can be made");
+    }
     match settings {
         Some(settings) if findings.problems.is_empty() => Ok(settings),
         _ => Err(Refusal { problems: findings.problems }),

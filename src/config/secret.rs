@@ -87,7 +87,7 @@ impl JsonSchema for Secret {
 #[must_use]
 pub fn sounds_secret(name: &str) -> bool {
     let name = name.to_lowercase();
-    ["pass", "pasw", "pwd", "secret", "token", "key", "cred", "auth", "pem", "url", "jaas", "config"]
+    ["pass", "pasw", "pwd", "secret", "tok", "key", "cred", "auth", "pem", "url", "jaas", "config"]
         .iter()
         .any(|part| name.contains(part))
 }

@@ -97,7 +97,8 @@ impl Field {
 pub enum Rejection {
     NullValue,
     InvalidUtf8,
-    InvalidJson(&'static str),
+    /// With the field, when it is one of the table that is at fault.
+    InvalidJson(&'static str, Option<Field>),
     MissingField(Field),
     InvalidField(Field, &'static str),
     EventTimeInFuture,
@@ -110,7 +111,7 @@ impl Rejection {
         match self {
             Self::NullValue => "null_value",
             Self::InvalidUtf8 => "invalid_utf8",
-            Self::InvalidJson(_) => "invalid_json",
+            Self::InvalidJson(..) => "invalid_json",
             Self::MissingField(_) => "missing_field",
             Self::InvalidField(..) => "invalid_field",
             Self::EventTimeInFuture => "event_time_in_future",
@@ -123,7 +124,10 @@ impl fmt::Display for Rejection {
         match self {
             Self::NullValue => f.write_str("the record has no value"),
             Self::InvalidUtf8 => f.write_str("the value is not UTF-8"),
-            Self::InvalidJson(detail) => write!(f, "the value is not the JSON object that is expected: {detail}"),
+            Self::InvalidJson(detail, None) => write!(f, "the value is not the JSON object that is expected: {detail}"),
+            Self::InvalidJson(detail, Some(field)) => {
+                write!(f, "the value is not the JSON object that is expected: {}: {detail}", field.name())
+            }
             Self::MissingField(field) => write!(f, "{} is missing", field.name()),
             Self::InvalidField(field, rule) => write!(f, "{} must be {rule}", field.name()),
             Self::EventTimeInFuture => {
@@ -147,7 +151,7 @@ const TIME_RULE: &str = "an RFC 3339 time with offset or an integer of epoch mil
 pub fn validate<'a>(record: &SourceRecord<'a>, max_future_skew: Millis) -> Result<Transaction<'a>, Rejection> {
     let value = record.value.ok_or(Rejection::NullValue)?;
     let text = simdutf8::basic::from_utf8(value).map_err(|_| Rejection::InvalidUtf8)?;
-    let fields = Fields::read(text).map_err(|Malformed(detail)| Rejection::InvalidJson(detail))?;
+    let fields = Fields::read(text)?;
     if let Some(&field) = Field::REQUIRED.iter().find(|&&field| fields.get(field) == &Value::Absent) {
         return Err(Rejection::MissingField(field));
     }
@@ -173,9 +177,11 @@ enum Value<'a> {
 struct Fields<'a>([Value<'a>; Field::COUNT]);
 
 impl<'a> Fields<'a> {
-    fn read(text: &'a str) -> Result<Self, Malformed> {
+    fn read(text: &'a str) -> Result<Self, Rejection> {
         let mut fields = Self([const { Value::Absent }; Field::COUNT]);
-        Scanner::new(text).object(Field::named, |field, token| {
+        let mut at_fault = None;
+        let read = Scanner::new(text).object(Field::named, |field, token| {
+            at_fault = Some(field);
             let value = match token {
                 Token::Null => Value::Null,
                 Token::Number(literal) => Value::Number(literal),
@@ -184,12 +190,16 @@ impl<'a> Fields<'a> {
             };
             let slot = &mut fields.0[field as usize];
             if *slot != Value::Absent {
-                return Err(Malformed("a field is given twice"));
+                return Err(Malformed("given twice"));
             }
             *slot = value;
+            at_fault = None;
             Ok(())
-        })?;
-        Ok(fields)
+        });
+        match read {
+            Ok(()) => Ok(fields),
+            Err(Malformed(detail)) => Err(Rejection::InvalidJson(detail, at_fault)),
+        }
     }
 
     fn get(&self, field: Field) -> &Value<'a> {

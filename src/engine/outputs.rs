@@ -8,10 +8,10 @@ use crate::domain::rule::Parameters;
 use crate::log::RecordBatch;
 use crate::protocol::output::{Destination, OutputId, OutputRecord, Slot};
 
-/// What a record takes in a batch besides its key, value and headers, generously.
-const FRAMING_BYTES: usize = 256;
-/// Framing of one header.
-const HEADER_BYTES: usize = 10;
+/// The head of a record batch (Kafka's format 2): a record that is alone in its batch counts with it.
+const BATCH_HEAD_BYTES: usize = 61;
+/// Attributes, and the deltas of timestamp and offset of a batch's first record: a byte each.
+const RECORD_HEAD_BYTES: usize = 3;
 
 type Headers = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
@@ -101,29 +101,39 @@ fn header(name: &str, value: &str) -> (Vec<u8>, Option<Vec<u8>>) {
     (name.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))
 }
 
-fn size_of_headers(headers: &Headers) -> usize {
-    let sizes = headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + HEADER_BYTES);
-    sizes.sum()
+/// A part of a record: its length as a zigzag varint, and its bytes.
+fn size_of_part(length: usize) -> usize {
+    size_of_varint(length) + length
+}
+
+/// Bytes of a length that is not negative as a zigzag varint: 7 bits a byte, one of them the sign.
+fn size_of_varint(length: usize) -> usize {
+    let bits = usize::BITS - length.leading_zeros() + 1;
+    usize::try_from(bits.div_ceil(7)).unwrap_or(usize::MAX)
+}
+
+/// What the broker compares with the topic's `max.message.bytes`: a batch of this record alone, not compressed.
+fn size_of_batch(record: &OutputRecord, ours: &Headers) -> usize {
+    let length = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
+    let headers = record.headers.iter().chain(ours);
+    let of_headers: usize = headers.map(|(name, value)| size_of_part(name.len()) + size_of_part(length(value))).sum();
+    let of_parts = size_of_part(length(&record.key)) + size_of_part(length(&record.value));
+    let body = RECORD_HEAD_BYTES + of_parts + size_of_varint(record.headers.len() + ours.len()) + of_headers;
+    BATCH_HEAD_BYTES + size_of_part(body)
 }
 
 /// Cuts value, then headers, then key, until the record fits, and says so in a header.
 fn cut(record: &mut OutputRecord, ours: &mut Headers, limit: usize) {
-    let length = |part: &Option<Vec<u8>>| part.as_ref().map_or(0, Vec::len);
-    let marker = header("tallyguard.truncated", "true");
-    let total = |record: &OutputRecord, ours: &Headers| {
-        let headers = size_of_headers(&record.headers) + size_of_headers(ours);
-        length(&record.key) + length(&record.value) + headers + FRAMING_BYTES
-    };
-    if total(record, ours) <= limit {
+    if size_of_batch(record, ours) <= limit {
         return;
     }
-    ours.push(marker);
-    let excess = total(record, ours).saturating_sub(limit);
+    ours.push(header("tallyguard.truncated", "true"));
+    let excess = size_of_batch(record, ours).saturating_sub(limit);
     if let Some(value) = &mut record.value {
         value.truncate(value.len().saturating_sub(excess));
     }
-    while total(record, ours) > limit && record.headers.pop().is_some() {}
-    let excess = total(record, ours).saturating_sub(limit);
+    while size_of_batch(record, ours) > limit && record.headers.pop().is_some() {}
+    let excess = size_of_batch(record, ours).saturating_sub(limit);
     if let Some(key) = &mut record.key {
         key.truncate(key.len().saturating_sub(excess));
     }
@@ -186,5 +196,29 @@ mod tests {
         assert_eq!(record.value, Some(Vec::new()));
         assert!(record.key.as_ref().is_some_and(|key| key.len() < 1_500));
         assert!(record.headers.iter().all(|(name, _)| name != b"h"));
+    }
+
+    /// Sizes as Kafka writes them: 61 bytes of batch head, then the record behind its own length.
+    #[test]
+    fn the_size_of_a_record_is_that_of_its_batch() {
+        let mut record = OutputRecord {
+            id: OutputId { partition: PartitionId(0), offset: Offset(0), slot: Slot::DeadLetter },
+            destination: Destination::DeadLetter,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            source_timestamp_ms: None,
+        };
+        // Length, attributes, two deltas, no key, no value, no headers.
+        assert_eq!(size_of_batch(&record, &Vec::new()), 61 + 1 + 3 + 1 + 1 + 1);
+        record.key = Some(vec![0; 63]);
+        record.value = Some(vec![0; 64]);
+        // 63 is the longest length in one byte, 64 the shortest in two; the body of 140 bytes takes two for its own.
+        assert_eq!(size_of_batch(&record, &Vec::new()), 61 + 2 + 3 + (1 + 63) + (2 + 64) + 1);
+        let headers = vec![header("ab", "c")];
+        assert_eq!(size_of_batch(&record, &headers), 61 + 2 + 3 + (1 + 63) + (2 + 64) + 1 + (1 + 2) + (1 + 1));
+        record.value = Some(vec![0; 8_192]);
+        assert_eq!(size_of_varint(8_191), 2);
+        assert_eq!(size_of_batch(&record, &Vec::new()), 61 + 3 + 3 + (1 + 63) + (3 + 8_192) + 1);
     }
 }

@@ -9,7 +9,9 @@ use crate::clock;
 use crate::engine::monitor::Monitor;
 use crate::engine::outputs::TopicLimits;
 use crate::log::Log;
-use crate::log::kafka::{KafkaLog, KafkaReader, KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT, TopicConfig, topic_configs};
+use crate::log::kafka::{
+    KafkaLog, KafkaReader, KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT, TopicConfig, WriterLimits, topic_configs,
+};
 use crate::protocol::cycle::{Outcome, Step};
 use crate::state::{SnapshotStore, StateError, StoreOptions};
 
@@ -18,14 +20,15 @@ const FENCING_PATIENCE_MIN: Duration = Duration::from_secs(15);
 /// A fenced predecessor notices within a heartbeat and leaves.
 const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 const STANDBY_MAX: u32 = 3;
+/// An alert whose ids are as long as they may be, every character escaped.
+const ALERT_BYTES_MAX: usize = 4_096;
 
 /// What the start learned.
 pub struct Cluster {
     pub cluster_id: String,
     pub topic_id: String,
     pub limits: TopicLimits,
-    /// Largest record of any output topic.
-    pub message_max_bytes: usize,
+    pub writer_limits: WriterLimits,
     pub remarks: Vec<String>,
 }
 
@@ -154,6 +157,14 @@ fn learn(settings: &KafkaSettings, cluster_id: String, topic_id: String) -> Clus
     let configs = topic_configs(settings, &topics, Duration::from_secs(5));
     let limit = |topic: &str| configs.get(topic).map_or(MESSAGE_MAX_BYTES_DEFAULT, |config| config.message_max_bytes);
     let mut remarks = Vec::new();
+    if limit(&settings.alerts_topic) < ALERT_BYTES_MAX {
+        remarks.push(format!(
+            "topic {} takes records of up to {} bytes, and an alert may have {ALERT_BYTES_MAX}: one that does not fit would \
+             hold up everything. Set max.message.bytes",
+            settings.alerts_topic,
+            limit(&settings.alerts_topic)
+        ));
+    }
     let source = configs.get(&settings.topic).cloned().unwrap_or_default();
     if let TopicConfig { log_append_time: false, future_bound_ms: None, .. } = source {
         remarks.push(format!(
@@ -166,7 +177,10 @@ fn learn(settings: &KafkaSettings, cluster_id: String, topic_id: String) -> Clus
         cluster_id,
         topic_id,
         limits: TopicLimits { late: limit(&settings.late_topic), dead_letter: limit(&settings.dead_letter_topic) },
-        message_max_bytes: outputs.iter().map(|topic| limit(topic)).max().unwrap_or(MESSAGE_MAX_BYTES_DEFAULT),
+        writer_limits: WriterLimits {
+            record_max: outputs.iter().map(|topic| limit(topic)).max().unwrap_or(MESSAGE_MAX_BYTES_DEFAULT),
+            batch_max: outputs.iter().map(|topic| limit(topic)).min().unwrap_or(MESSAGE_MAX_BYTES_DEFAULT),
+        },
         remarks,
     }
 }

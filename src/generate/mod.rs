@@ -85,6 +85,8 @@ pub struct GeneratedRecord {
     pub key: Option<Vec<u8>>,
     pub value: Option<Vec<u8>>,
     pub headers: Vec<Header>,
+    /// The key that a record without one was meant to have. It goes where that key goes: its user stays in one partition.
+    pub meant_key: Option<Vec<u8>>,
     /// The `event_time` that the value carries; for a malformed value, the one it would have carried.
     pub event_time: EventTime,
     pub kind: Kind,
@@ -93,6 +95,13 @@ pub struct GeneratedRecord {
 impl Default for GeneratedRecord {
     /// An empty record, to be filled by [`Workload::fill`].
     fn default() -> Self {
-        Self { key: None, value: None, headers: Vec::new(), event_time: EventTime(0), kind: Kind::Ordinary }
+        Self {
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            meant_key: None,
+            event_time: EventTime(0),
+            kind: Kind::Ordinary,
+        }
     }
 }

@@ -198,7 +198,7 @@ impl Workload {
         let other = self.population.draw_user(&mut self.dice);
         if other == transaction.user || self.dice.below(2) == 0 {
             self.write(record, Kind::MissingKey, transaction);
-            record.key = None;
+            record.meant_key = record.key.take();
         } else {
             self.write(record, Kind::OtherKey, transaction);
             set_key(record, other);
@@ -298,6 +298,7 @@ impl Workload {
     fn write(&mut self, record: &mut GeneratedRecord, kind: Kind, transaction: &Transaction) {
         record.kind = kind;
         record.event_time = transaction.event_time;
+        record.meant_key = None;
         set_key(record, transaction.user);
         let value = record.value.get_or_insert_default();
         value.clear();

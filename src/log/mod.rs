@@ -15,10 +15,12 @@ mod alert_feed;
 mod doorbell;
 mod ingest;
 pub mod kafka;
+mod partitioner;
 
 pub use alert_feed::{AlertFeed, AlertFeeds, CommittedAlert};
 pub use doorbell::Doorbell;
 pub use ingest::{Ingest, IngestError, NewRecord, Position};
+pub use partitioner::partition_of;
 
 /// Consecutive records of one partition, in the transport's own buffers.
 pub trait RecordBatch: Send + 'static {

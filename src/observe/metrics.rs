@@ -142,7 +142,8 @@ pub fn key_mismatches(count: u64) {
 
 /// Alerts of a configured rule that are committed now.
 pub fn alerts(rule_id: &str, count: u64) {
-    counter!(ALERTS, "rule" => rule_id.to_owned()).increment(count);
+    // The exporter takes a backslash for one that escapes already, unless it comes twice.
+    counter!(ALERTS, "rule" => rule_id.replace('\\', r"\\")).increment(count);
 }
 
 /// From the source record's timestamp to the commit; once per committed alert.

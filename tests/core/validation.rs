@@ -30,7 +30,7 @@ fn field_of(rejection: Rejection) -> Option<&'static str> {
     match rejection {
         Rejection::MissingField(field) | Rejection::InvalidField(field, _) => Some(field.name()),
         Rejection::EventTimeInFuture => Some("event_time"),
-        Rejection::NullValue | Rejection::InvalidUtf8 | Rejection::InvalidJson(_) => None,
+        Rejection::NullValue | Rejection::InvalidUtf8 | Rejection::InvalidJson(..) => None,
     }
 }
 

@@ -101,6 +101,51 @@ fn padded(record: &TestRecord, bytes: usize) -> TestRecord {
     TestRecord { value: Some(format!("{{\"pad\":\"{padding}\",{}", &value[1..]).into_bytes()), ..record.clone() }
 }
 
+/// Once, a topic with a small limit refused whole batches of records that were small enough each, for ever.
+#[test]
+fn outputs_that_fit_their_topic_one_by_one_are_never_sent_in_batches_that_do_not() {
+    let scenario = Scenario::new();
+    let names = scenario.config.clone();
+    for topic in [&names.source_topic, &names.alert_topic, &names.late_topic] {
+        create_topic(&scenario.bootstrap, topic, 1, &[]);
+    }
+    let limit = DEAD_LETTER_BYTES_MAX.to_string();
+    let configs = [("max.message.bytes", limit.as_str()), ("compression.type", "uncompressed")];
+    create_topic(&scenario.bootstrap, &names.dead_letter_topic, 1, &configs);
+    let mut noise = Noise(7);
+    let mut dead = |bytes: usize| TestRecord {
+        timestamp: transaction("", "", 10).timestamp,
+        ..TestRecord::new("u-noise", noise.text(bytes))
+    };
+    scenario.produce((0..3_000).map(|_| dead(900)));
+    // Around the limit byte by byte: what just fits is not cut, what just does not is cut to what just fits.
+    scenario.produce((DEAD_LETTER_BYTES_MAX - 600..DEAD_LETTER_BYTES_MAX + 100).map(&mut dead));
+    let _service = scenario.start_ready();
+    let expected = scenario.assert_exact();
+    assert_eq!(expected.outcomes.dead_letter, 3_700);
+    let lengths = scenario.read(&names.dead_letter_topic).into_iter().map(|record| {
+        let is_cut = record.headers.iter().any(|(name, _)| name == "tallyguard.truncated");
+        (is_cut, record.value.map_or(0, |value| value.len()))
+    });
+    let (cut, whole): (Vec<_>, Vec<_>) = lengths.partition(|(is_cut, _)| *is_cut);
+    let longest = |of: &[(bool, usize)]| of.iter().map(|(_, length)| *length).max().unwrap_or(0);
+    let mark = "tallyguard.truncated".len() + "true".len() + 2;
+    assert_eq!(longest(&whole) - longest(&cut), mark, "both fill the limit to the last byte; one bears the mark");
+}
+
+/// Text that does not compress.
+struct Noise(u64);
+
+impl Noise {
+    fn text(&mut self, bytes: usize) -> String {
+        let mut next = || {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'!' + u8::try_from((self.0 >> 33) % 90).expect("below 90"))
+        };
+        (0..bytes).map(|_| next()).collect()
+    }
+}
+
 #[test]
 fn poison_is_set_aside_and_the_rest_goes_on() {
     let scenario = Scenario::new().create_topics_with(1);

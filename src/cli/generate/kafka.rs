@@ -2,7 +2,8 @@
 //!
 //! Every record is acknowledged by all in-sync replicas, or the run fails: an idempotent producer, whose delivery
 //! reports are counted. Records go by the murmur2 hash of their key, as those of Java producers do, so that both kinds of
-//! producer agree on a user's partition. The record's timestamp is the time of sending, never the event time: broker-side
+//! producer agree on a user's partition; one without a key by that of the key it was meant to have, so that a seed gives
+//! the same topic each time. The record's timestamp is the time of sending, never the event time: broker-side
 //! retention must not take old event times for old records.
 
 use std::sync::OnceLock;
@@ -23,6 +24,7 @@ use crate::clock::monotonic_now;
 use crate::config::Settings;
 use crate::config::client::client_config;
 use crate::generate::GeneratedRecord;
+use crate::log::partition_of;
 
 /// Without these the load would not be what it claims.
 const REQUIRED: [(&str, &str); 3] =
@@ -69,6 +71,7 @@ impl ProducerContext for Deliveries {
 pub(super) struct KafkaSink {
     producer: ThreadedProducer<Deliveries>,
     topic: String,
+    partitions: i32,
 }
 
 impl KafkaSink {
@@ -79,10 +82,16 @@ impl KafkaSink {
         let producer = producer_config(client_config(settings))
             .create_with_context(Deliveries::default())
             .context("cannot create a Kafka producer")?;
-        let sink = Self { producer, topic };
+        let mut sink = Self { producer, topic, partitions: 0 };
         let started = monotonic_now();
         loop {
-            let Err(error) = sink.find_topic() else { return Ok(Ok(sink)) };
+            let error = match sink.find_topic() {
+                Ok(partitions) => {
+                    sink.partitions = partitions;
+                    return Ok(Ok(sink));
+                }
+                Err(error) => error,
+            };
             if stop.load(Ordering::Relaxed) {
                 return Ok(Err(Exit::Done));
             }
@@ -94,11 +103,11 @@ impl KafkaSink {
         }
     }
 
-    fn find_topic(&self) -> anyhow::Result<()> {
+    fn find_topic(&self) -> anyhow::Result<i32> {
         // All topics are asked for: asking for one by name would create it where the broker creates topics by itself.
         let metadata = self.producer.client().fetch_metadata(None, ROUND).context("no answer from Kafka")?;
         match metadata.topics().iter().find(|topic| topic.name() == self.topic) {
-            Some(topic) if !topic.partitions().is_empty() => Ok(()),
+            Some(topic) if !topic.partitions().is_empty() => Ok(i32::try_from(topic.partitions().len())?),
             _ => bail!("the source topic {} does not exist; `tallyguard topics create` creates it", self.topic),
         }
     }
@@ -123,6 +132,7 @@ impl Sink for KafkaSink {
         message.key = record.key.as_deref();
         message.payload = record.value.as_deref();
         message.headers = headers(record);
+        message.partition = record.meant_key.as_deref().map(|key| partition_of(key, self.partitions));
         let size = message.key.map_or(0, <[u8]>::len) + message.payload.map_or(0, <[u8]>::len);
         loop {
             match self.producer.send(message) {

@@ -15,7 +15,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::log::kafka::membership::{Membership, event_of};
 use crate::log::kafka::native::{MessageBatch, PartitionQueue, cached_end, group_members, member_id};
 use crate::log::kafka::reader::KafkaReader;
-use crate::log::kafka::settings::KafkaSettings;
+use crate::log::kafka::settings::{KafkaSettings, WriterLimits};
 use crate::log::kafka::writer::Writer;
 use crate::log::{Doorbell, Log, LogEvent, Read, RecoveryReader};
 use crate::protocol::cycle::{Outcome, Step};
@@ -65,7 +65,7 @@ impl KafkaLog {
     ///
     /// # Errors
     /// When librdkafka refuses the configuration.
-    pub fn join(settings: &KafkaSettings, message_max_bytes: usize) -> anyhow::Result<Self> {
+    pub fn join(settings: &KafkaSettings, limits: WriterLimits) -> anyhow::Result<Self> {
         let doorbell = Arc::new(Doorbell::default());
         let consumer = member(settings)?;
         Ok(Self {
@@ -74,7 +74,7 @@ impl KafkaLog {
             group: settings.group.clone(),
             instance_id: settings.instance_id.clone(),
             consumer,
-            writer: Writer::new(settings.clone(), message_max_bytes)?,
+            writer: Writer::new(settings.clone(), limits)?,
             reader: KafkaReader::new(settings.clone()),
             doorbell,
             queues: HashMap::new(),

@@ -16,4 +16,4 @@ mod writer;
 pub use admin::{MESSAGE_MAX_BYTES_DEFAULT, TopicConfig, topic_configs};
 pub use client::KafkaLog;
 pub use reader::KafkaReader;
-pub use settings::KafkaSettings;
+pub use settings::{HEARTBEAT_INTERVAL, KafkaSettings, MAX_POLL_INTERVAL, SESSION_TIMEOUT, WriterLimits};

@@ -6,7 +6,19 @@ use rdkafka::ClientConfig;
 
 /// Session time-out of the group membership: how long the partitions of a dead process wait for another one. A process
 /// that restarts under the same id does not wait.
-const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+pub const SESSION_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+pub const MAX_POLL_INTERVAL: Duration = Duration::from_secs(300);
+
+/// What the output topics take, bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct WriterLimits {
+    /// The largest record of any of them.
+    pub record_max: usize,
+    /// A batch that each of them takes.
+    pub batch_max: usize,
+}
 
 /// See the module head.
 #[derive(Debug, Clone)]
@@ -41,8 +53,8 @@ impl KafkaSettings {
         config.set("group.instance.id", &self.instance_id);
         config.set("partition.assignment.strategy", "cooperative-sticky");
         default(&mut config, "session.timeout.ms", &SESSION_TIMEOUT.as_millis().to_string());
-        default(&mut config, "heartbeat.interval.ms", "1000");
-        default(&mut config, "max.poll.interval.ms", "300000");
+        default(&mut config, "heartbeat.interval.ms", &HEARTBEAT_INTERVAL.as_millis().to_string());
+        default(&mut config, "max.poll.interval.ms", &MAX_POLL_INTERVAL.as_millis().to_string());
         default(&mut config, "topic.metadata.refresh.interval.ms", "30000");
         // The default of one second throttles a fast consumer to a quarter of a million records a second.
         default(&mut config, "fetch.queue.backoff.ms", "5");
@@ -75,7 +87,7 @@ impl KafkaSettings {
 
     /// The transactional writer.
     #[must_use]
-    pub fn producer(&self, message_max_bytes: usize) -> ClientConfig {
+    pub fn producer(&self, limits: WriterLimits) -> ClientConfig {
         let transaction_ms = self.transaction_timeout.as_millis();
         let mut config = self.client("writer");
         config.set("transactional.id", &self.transactional_id);
@@ -83,7 +95,9 @@ impl KafkaSettings {
         // Must be below the transaction's own time-out, or a message could outlive its transaction.
         config.set("message.timeout.ms", (transaction_ms * 2 / 3).max(1_000).to_string());
         config.set("enable.idempotence", "true");
-        config.set("message.max.bytes", message_max_bytes.clamp(1_000_000, 1_000_000_000).to_string());
+        config.set("message.max.bytes", limits.record_max.clamp(1_000_000, 1_000_000_000).to_string());
+        // One limit for all topics, so the smallest; a record that is larger alone makes a batch of its own.
+        config.set("batch.size", limits.batch_max.clamp(1, 1_000_000).to_string());
         default(&mut config, "socket.timeout.ms", &(transaction_ms / 2).clamp(1_000, 60_000).to_string());
         default(&mut config, "linger.ms", "0");
         default(&mut config, "retry.backoff.ms", "10");

@@ -13,7 +13,7 @@ use crate::clock;
 use crate::log::kafka::classify;
 use crate::log::kafka::membership::{Membership, WriterContext};
 use crate::log::kafka::native::{NativeRecord, group_generation, produce};
-use crate::log::kafka::settings::KafkaSettings;
+use crate::log::kafka::settings::{KafkaSettings, WriterLimits};
 use crate::protocol::cycle::{OffsetCommit, Outcome};
 use crate::protocol::output::{Destination, OutputRecord};
 
@@ -24,7 +24,7 @@ const POLL_PAUSE: Duration = Duration::from_micros(200);
 /// See the module head.
 pub struct Writer {
     settings: KafkaSettings,
-    message_max_bytes: usize,
+    limits: WriterLimits,
     topics: [CString; 3],
     producer: Option<BaseProducer<WriterContext>>,
 }
@@ -34,20 +34,20 @@ impl Writer {
     ///
     /// # Errors
     /// When a topic name holds a NUL character.
-    pub fn new(settings: KafkaSettings, message_max_bytes: usize) -> Result<Self, std::ffi::NulError> {
+    pub fn new(settings: KafkaSettings, limits: WriterLimits) -> Result<Self, std::ffi::NulError> {
         let topics = [
             CString::new(settings.alerts_topic.as_str())?,
             CString::new(settings.late_topic.as_str())?,
             CString::new(settings.dead_letter_topic.as_str())?,
         ];
-        Ok(Self { settings, message_max_bytes, topics, producer: None })
+        Ok(Self { settings, limits, topics, producer: None })
     }
 
     /// Drops the producer and makes a new one. Its `init_transactions` aborts or completes whatever the old one left,
     /// and fences every request of it that is still on its way.
     pub fn replace(&mut self) -> Outcome {
         self.producer = None;
-        let config = self.settings.producer(self.message_max_bytes);
+        let config = self.settings.producer(self.limits);
         let producer: BaseProducer<WriterContext> = match config.create_with_context(WriterContext::default()) {
             Ok(producer) => producer,
             Err(error) => return Outcome::Doubtful(format!("producer: {error}")),
