@@ -89,7 +89,7 @@ fn place_in_rule(schema: &Json, table: &mut Table, index: &str, key: &str, text:
     let rule_schema = property(schema, "rules").and_then(|rules| rules.get("items")).unwrap_or(&Json::Null);
     let key_schema = property(rule_schema, key).ok_or_else(|| unknown("unknown key", rule_schema))?;
     // Without rules the default one is in force, and it is the one that a variable changes.
-    let rules = table.entry("rules").or_insert_with(|| default_rules());
+    let rules = table.entry("rules").or_insert_with(default_rules);
     let Some(rules) = rules.as_array_mut() else { return Ok("rules".to_owned()) };
     let index = index.parse().ok().filter(|index| *index <= rules.len());
     let Some(index): Option<usize> = index else {
