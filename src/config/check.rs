@@ -11,12 +11,12 @@ use super::kafka_properties;
 use super::names::{self, TOPIC_ACCEPTED};
 use super::problem::{Findings, quoted};
 use super::raw::{
-    Mode, RawAlerts, RawCheckpoint, RawConfig, RawDelivery, RawInstance, RawKafka, RawReconcile, RawSource, RawTime,
-    SourceKind,
+    Mode, RawAlerts, RawCheckpoint, RawConfig, RawDelivery, RawEmbedded, RawInstance, RawKafka, RawReconcile,
+    RawSource, RawTime,
 };
 use super::settings::{
-    AlertsSettings, CheckpointSettings, DeliverySettings, InstanceSettings, KafkaSettings, Settings, SourceSettings,
-    TimeSettings,
+    AlertsSettings, CheckpointSettings, DeliverySettings, EmbeddedSettings, InstanceSettings, KafkaSettings, Settings,
+    SourceSettings, TimeSettings,
 };
 use super::{check_rules, check_services};
 use crate::domain::duration::Millis;
@@ -37,6 +37,7 @@ pub(super) fn settings(mut raw: RawConfig, findings: &mut Findings) -> Settings 
     let alerts = alerts(&mut raw.alerts, &raw.source.topic, findings);
     let delivery = delivery(&raw.delivery, findings);
     let kafka = kafka(&mut raw.kafka, &delivery, findings);
+    let embedded = embedded(&mut raw.embedded, &instance, findings);
     let checkpoint = checkpoint(&raw.checkpoint, findings);
     let stats = check_services::stats(&mut raw.stats, findings);
     let http = check_services::http(&mut raw.http, findings);
@@ -46,6 +47,7 @@ pub(super) fn settings(mut raw: RawConfig, findings: &mut Findings) -> Settings 
         instance,
         source,
         kafka,
+        embedded,
         rules,
         time,
         alerts,
@@ -106,10 +108,6 @@ fn instance(raw: &mut RawInstance, findings: &mut Findings) -> InstanceSettings 
 }
 
 fn source(raw: &RawSource, findings: &mut Findings) -> SourceSettings {
-    if raw.kind != SourceKind::Kafka {
-        let reason = "the embedded log is not yet available in this version";
-        findings.refuse_because("source.kind", quoted("embedded"), reason, quoted("kafka"));
-    }
     if !names::is_legal_topic(&raw.topic) {
         findings.refuse("source.topic", quoted(&raw.topic), TOPIC_ACCEPTED);
     }
@@ -118,6 +116,26 @@ fn source(raw: &RawSource, findings: &mut Findings) -> SourceSettings {
         findings.refuse("source.group", quoted(&raw.group), accepted);
     }
     SourceSettings { kind: raw.kind, topic: raw.topic.clone(), group: raw.group.clone(), start: raw.start }
+}
+
+fn embedded(raw: &mut RawEmbedded, instance: &InstanceSettings, findings: &mut Findings) -> EmbeddedSettings {
+    let dir = raw.dir.clone().map_or_else(|| instance.state_dir.join("log"), PathBuf::from);
+    if dir == instance.state_dir {
+        let reason = "the snapshots of instance.state_dir may be wiped, and the log may not";
+        findings.refuse_because("embedded.dir", quoted(&dir.display().to_string()), reason, "another folder");
+    }
+    if !(1..=256).contains(&raw.partitions) {
+        findings.refuse("embedded.partitions", raw.partitions, "a whole number from 1 to 256");
+    }
+    let allowed = Duration::ZERO..=DAY * 3_660;
+    let age = within("embedded.retention_age", &raw.retention_age, allowed, "from 0s to 10 years", findings);
+    raw.dir = Some(dir.display().to_string());
+    EmbeddedSettings {
+        dir,
+        partitions: i32::from(raw.partitions),
+        retention_age: age,
+        retention_bytes: raw.retention_bytes,
+    }
 }
 
 fn time(raw: &RawTime, findings: &mut Findings) -> TimeSettings {

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use super::duration::ConfiguredDuration;
 use super::raw::{
-    Mode, RawAlerts, RawCheckpoint, RawDelivery, RawHttp, RawInstance, RawKafka, RawRule, RawSource, RawStats, RawTime,
-    SourceKind, StartAt,
+    Mode, RawAlerts, RawCheckpoint, RawDelivery, RawEmbedded, RawHttp, RawInstance, RawKafka, RawRule, RawSource,
+    RawStats, RawTime, SourceKind, StartAt,
 };
 use crate::domain::rule::Severity;
 
@@ -32,6 +32,17 @@ impl Default for RawKafka {
             brokers: "127.0.0.1:9092".to_owned(),
             startup_timeout: ConfiguredDuration::of("30s", 30_000),
             properties: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for RawEmbedded {
+    fn default() -> Self {
+        Self {
+            dir: None,
+            partitions: 4,
+            retention_age: ConfiguredDuration::of("7d", 7 * 24 * 3_600_000),
+            retention_bytes: 0,
         }
     }
 }

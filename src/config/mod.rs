@@ -30,8 +30,8 @@ pub use environment::PREFIX;
 pub use problem::{Problem, Refusal};
 pub use secret::Secret;
 pub use settings::{
-    AlertsSettings, CheckpointSettings, DeliverySettings, HttpSettings, InstanceSettings, KafkaSettings, Mode,
-    Settings, SourceKind, SourceSettings, StartAt, StatsSettings, TimeSettings,
+    AlertsSettings, CheckpointSettings, DeliverySettings, EmbeddedSettings, HttpSettings, InstanceSettings,
+    KafkaSettings, Mode, Settings, SourceKind, SourceSettings, StartAt, StatsSettings, TimeSettings,
 };
 
 use problem::Findings;

@@ -22,6 +22,7 @@ pub struct RawConfig {
     pub instance: RawInstance,
     pub source: RawSource,
     pub kafka: RawKafka,
+    pub embedded: RawEmbedded,
     /// Velocity rules, 1 to 31. Without any, one rule of 10 transactions within one minute is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<RawRule>", length(min = 1, max = 31))]
@@ -65,7 +66,7 @@ pub struct RawSource {
     pub start: StartAt,
 }
 
-/// The kind of log that is read. This version reads `kafka`.
+/// The kind of log that is read: a Kafka topic, or the embedded log in a folder of this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceKind {
@@ -96,6 +97,26 @@ pub struct RawKafka {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "properties_schema")]
     pub properties: BTreeMap<String, PropertyText>,
+}
+
+/// The embedded log, for `source.kind = "embedded"`.
+#[derive(Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Embedded")]
+pub struct RawEmbedded {
+    /// Folder of the log. It is the source of truth: losing it loses the transactions. Default: `log` in
+    /// `instance.state_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub dir: Option<String>,
+    /// Partitions of the log, 1 to 256. It may grow later and never shrinks.
+    #[schemars(range(min = 1, max = 256))]
+    pub partitions: u16,
+    /// Records that were appended longer ago are dropped, unless a recovery or an open reconciliation day needs them; 0s
+    /// keeps all.
+    pub retention_age: ConfiguredDuration,
+    /// Bytes of records above which the oldest are dropped, with the same exceptions; 0 is no limit.
+    pub retention_bytes: u64,
 }
 
 /// The value of a librdkafka property: a text, number or truth value, kept as text.

@@ -23,6 +23,7 @@ pub struct Settings {
     pub instance: InstanceSettings,
     pub source: SourceSettings,
     pub kafka: KafkaSettings,
+    pub embedded: EmbeddedSettings,
     /// 1 to 31 rules with unlike ids, in the order of the configuration.
     pub rules: Vec<Rule>,
     pub time: TimeSettings,
@@ -73,6 +74,16 @@ impl fmt::Debug for KafkaSettings {
             .field("properties", &self.properties.keys())
             .finish()
     }
+}
+
+#[derive(Debug, Clone)]
+pub struct EmbeddedSettings {
+    pub dir: PathBuf,
+    pub partitions: i32,
+    /// Zero: for ever.
+    pub retention_age: Duration,
+    /// 0: no limit.
+    pub retention_bytes: u64,
 }
 
 #[derive(Debug, Clone, Copy)]

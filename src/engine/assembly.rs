@@ -15,7 +15,7 @@ use crate::engine::snapshots::{SnapshotPace, SnapshotSchedule};
 use crate::engine::startup::{Cluster, open_store};
 use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::Supervisor;
-use crate::engine::transport::{Transport, open_kafka};
+use crate::engine::transport::{Transport, open_embedded, open_kafka};
 use crate::http::Ports;
 use crate::log::{Log, RecoveryReader};
 use crate::observe::status::StatusBoard;
@@ -51,8 +51,12 @@ pub fn work(surroundings: Surroundings) -> Result<(), (Exit, String)> {
     monitor.heartbeat();
     let settings = Arc::clone(&surroundings.settings);
     match settings.source.kind {
-        SourceKind::Kafka | SourceKind::Embedded => {
+        SourceKind::Kafka => {
             let transport = open_kafka(&settings, &surroundings.stop, &mut monitor)?;
+            run(transport, surroundings, monitor)
+        }
+        SourceKind::Embedded => {
+            let transport = open_embedded(&settings, &surroundings.stop, &mut monitor)?;
             run(transport, surroundings, monitor)
         }
     }

@@ -60,8 +60,9 @@ pub fn await_cluster(
                 return Err((
                     Exit::KafkaUnreachable,
                     format!(
-                        "gave up after kafka.startup_timeout ({} s): {why}. What to do: check kafka.brokers and the \
+                        "{}: gave up after kafka.startup_timeout ({} s): {why}. What to do: check kafka.brokers and the \
                          security properties; missing topics are created by `tallyguard topics create`",
+                        settings.base.get("bootstrap.servers").unwrap_or_default(),
                         patience.as_secs()
                     ),
                 ));

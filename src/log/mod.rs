@@ -13,8 +13,10 @@ use crate::protocol::metadata::{LogIdentity, Metadata, MetadataError};
 
 mod alert_feed;
 mod doorbell;
+pub mod embedded;
 mod ingest;
 pub mod kafka;
+mod output_identity;
 mod partitioner;
 
 pub use alert_feed::{AlertFeed, AlertFeeds, CommittedAlert};

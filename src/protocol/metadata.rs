@@ -162,6 +162,12 @@ impl Metadata {
         }
     }
 
+    /// The oldest record that a recovery from this commit may read.
+    #[must_use]
+    pub fn replay_needs_from(&self) -> Offset {
+        self.horizon.offset.min(self.statistics_horizon.offset)
+    }
+
     /// The longest text that any commit with these parameters can need, wherever the partition stands.
     #[must_use]
     pub fn length_max(parameters: &Parameters, identity: LogIdentity) -> usize {

@@ -26,12 +26,12 @@ pub(super) fn checkpoints_path(state_dir: &Path) -> PathBuf {
 }
 
 /// Ownership of a state directory. The operating system ends it with the process, however the process ends.
-pub(super) struct DirectoryLock {
+pub struct DirectoryLock {
     _file: File,
 }
 
 impl DirectoryLock {
-    pub(super) fn acquire(state_dir: &Path, now_ms: i64) -> Result<Self, StateError> {
+    pub fn acquire(state_dir: &Path, now_ms: i64) -> Result<Self, StateError> {
         let path = state_dir.join(LOCK);
         let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut file = opened.map_err(StateError::io("open", &path))?;
@@ -55,7 +55,7 @@ impl DirectoryLock {
 
 /// Why the store in this folder must not be opened: it was condemned; it has files but no beginning (RocksDB would take
 /// it for a new store and delete them); or RocksDB would never come back from opening it.
-pub(super) fn damage_before_opening(store: &Path) -> Result<Option<String>, StateError> {
+pub fn damage_before_opening(store: &Path) -> Result<Option<String>, StateError> {
     if let Ok(reason) = fs::read_to_string(store.join(CONDEMNED)) {
         return Ok(Some(reason.trim().to_owned()));
     }

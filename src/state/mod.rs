@@ -32,8 +32,10 @@ pub mod snapshotter;
 pub mod store;
 
 pub use checkpoints::CheckpointInfo;
+pub(crate) use directory::{DirectoryLock, damage_before_opening};
 pub use error::StateError;
 pub use options::StoreOptions;
+pub(crate) use options::log_through_tracing;
 pub use reading::{ReadOnlyStore, VerifyReport};
 pub use snapshotter::{NotTaken, SnapshotEvent, Snapshotter, SnapshotterHandle, SnapshotterSettings};
 pub use store::{OpenReport, SetAside, SnapshotStore};

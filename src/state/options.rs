@@ -71,7 +71,7 @@ fn tables(cache: &Cache) -> BlockBasedOptions {
 }
 
 /// RocksDB's own messages, without log files in its folder. The caller of a failed operation logs the error itself.
-fn log_through_tracing(options: &mut Options) {
+pub fn log_through_tracing(options: &mut Options) {
     options.set_log_level(LogLevel::Warn);
     options.set_info_logger(InfoLogger::new_callback_logger(LogLevel::Warn, |_, message| {
         tracing::debug!(target: "tallyguard::rocksdb", "{}", message.trim_end());

@@ -6,7 +6,6 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -14,17 +13,17 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::topic_partition_list::Offset as ListOffset;
-use serde::Deserialize;
 
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::log::kafka::membership::Membership;
 use crate::log::kafka::native::{borrowed_headers, list_metadata, topic_id};
 use crate::log::kafka::settings::KafkaSettings;
+use crate::log::output_identity::identify;
 use crate::log::{PartitionFacts, RecoveryReader};
 use crate::protocol::cycle::{ReadBack, ReadBackRequest};
 use crate::protocol::metadata::{LogIdentity, Metadata, MetadataError};
-use crate::protocol::output::{OutputId, Slot};
+use crate::protocol::output::{Destination, OutputId};
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clocks of two instances may differ: outputs are looked for from this long before the last commit on.
@@ -142,13 +141,16 @@ impl RecoveryReader for KafkaReader {
         let since_ms = requests.iter().map(|request| request.since_ms).min().unwrap_or(0) - CLOCK_MARGIN_MS;
         let committed = committed_offsets(client, &settings.topic, requests.iter().map(|request| request.partition.0))?;
         let mut found: HashMap<PartitionId, HashSet<OutputId>> = HashMap::new();
-        for (topic, kind) in [
-            (&settings.alerts_topic, Kind::Alerts),
-            (&settings.late_topic, Kind::Late),
-            (&settings.dead_letter_topic, Kind::DeadLetters),
+        for (topic, destination) in [
+            (&settings.alerts_topic, Destination::Alerts),
+            (&settings.late_topic, Destination::Late),
+            (&settings.dead_letter_topic, Destination::DeadLetter),
         ] {
             scan(client, uncommitted, topic, since_ms, |message| {
-                let id = kind.identify(&settings.topic, message)?;
+                // An alert names its cause in its body.
+                let is_alert = destination == Destination::Alerts;
+                let headers = if is_alert { Vec::new() } else { borrowed_headers(message) };
+                let id = identify(destination, &settings.topic, message.payload(), &headers)?;
                 if wanted.get(&id.partition).is_some_and(|&from| id.offset >= from) {
                     found.entry(id.partition).or_default().insert(id);
                 }
@@ -203,61 +205,6 @@ fn committed_offsets(
         }
     }
     Ok(committed)
-}
-
-/// Which kind of output a topic holds, and how a record of it names its cause.
-#[derive(Clone, Copy)]
-enum Kind {
-    Alerts,
-    Late,
-    DeadLetters,
-}
-
-#[derive(Deserialize)]
-struct AlertCause {
-    rule_id: String,
-    origin: String,
-    trigger: Trigger,
-}
-
-#[derive(Deserialize)]
-struct Trigger {
-    topic: String,
-    partition: i32,
-    offset: i64,
-}
-
-impl Kind {
-    fn identify(self, source_topic: &str, message: &BorrowedMessage<'_>) -> Option<OutputId> {
-        match self {
-            Self::Alerts => {
-                let cause: AlertCause = serde_json::from_slice(message.payload()?).ok()?;
-                let is_ours = cause.trigger.topic == source_topic && cause.origin == "stream";
-                is_ours.then(|| OutputId {
-                    partition: PartitionId(cause.trigger.partition),
-                    offset: Offset(cause.trigger.offset),
-                    slot: Slot::Alert(Arc::from(cause.rule_id)),
-                })
-            }
-            Self::Late => Self::by_headers(source_topic, message, Slot::Late),
-            Self::DeadLetters => Self::by_headers(source_topic, message, Slot::DeadLetter),
-        }
-    }
-
-    fn by_headers(source_topic: &str, message: &BorrowedMessage<'_>, slot: Slot) -> Option<OutputId> {
-        let headers = borrowed_headers(message);
-        // Ours come last, so the last of a name is the one to believe.
-        let last = |wanted: &str| {
-            let found = headers.iter().rev().find(|(name, _)| name == wanted.as_bytes())?;
-            std::str::from_utf8(found.1.as_deref()?).ok()
-        };
-        if last("tallyguard.source.topic") != Some(source_topic) {
-            return None;
-        }
-        let partition = last("tallyguard.source.partition")?.parse().ok()?;
-        let offset = last("tallyguard.source.offset")?.parse().ok()?;
-        Some(OutputId { partition: PartitionId(partition), offset: Offset(offset), slot })
-    }
 }
 
 /// Calls `visit` with every committed record of a topic from `since_ms` on, up to its end as of now.
