@@ -84,6 +84,26 @@ fn a_file_that_is_replaced_by_an_older_copy_goes_on_from_there() {
     assert_eq!(file.texts("PRAGMA integrity_check"), [["ok"]]);
 }
 
+/// A reader keeps the write-ahead log of the old file from being emptied. Taken for the log of the new one it would
+/// bring pages of the old file into it.
+#[test]
+fn the_log_of_a_file_that_was_replaced_while_it_was_read_does_not_get_into_the_new_one() {
+    let file = SqliteFile::new();
+    let backup = file.dir().join("backup.sqlite");
+    let writer = TestWriter::spawn(file.options());
+    writer.write(flush(0, 10, vec![row("m-1", 9)]));
+    file.texts(&format!("VACUUM INTO '{}'", backup.display()));
+    block_on(async {
+        let mut reader = open(&file.path()).await;
+        sqlx::raw_sql("BEGIN; SELECT * FROM order_stats").fetch_all(&mut reader).await.unwrap();
+        writer.write(flush(0, 20, (0..200).map(|n| row(&format!("m-2-{n}"), 19)).collect()));
+        fs::rename(&backup, file.path()).unwrap();
+        assert_eq!(writer.write(flush(0, 30, vec![row("m-3", 29)])), [gap(20, Some(10)), acknowledged(30)]);
+    });
+    assert_eq!(merchants(&file), "m-1 m-3");
+    assert_eq!(file.texts("PRAGMA integrity_check"), [["ok"]]);
+}
+
 #[test]
 fn a_file_that_was_moved_away_holds_all_that_was_acknowledged() {
     let file = SqliteFile::new();

@@ -188,7 +188,7 @@ fn a_flush_of_nothing_but_refused_rows_still_moves_the_progress(database: &OnBot
 fn an_order_keeps_its_last_record_by_partition_and_offset(database: &OnBoth) {
     let writer = TestWriter::spawn(database.options());
     // (partition, offset) in order of arrival; a larger partition wins whatever the offset.
-    for (partition, offset) in [(1, 50), (1, 40), (0, 99), (1, 51), (2, 3), (1, 90), (2, 2), (2, 3)] {
+    for (partition, offset) in [(1, 50), (1, 40), (0, 99), (1, 51), (2, 3), (2, 3), (1, 90), (2, 2)] {
         let mut last = order("o-1", offset, 1_000 * i64::from(partition) + offset);
         last.status = (offset % 2 == 1).then(|| format!("s-{partition}-{offset}").into());
         last.user_id = format!("u-{partition}-{offset}").into();
