@@ -62,7 +62,7 @@ impl StatisticsQuery {
     }
 
     /// The rows with `from_ms` ≤ window start < `to_ms`, ordered by window start, merchant and currency (byte for byte),
-    /// at most `limit` of them.
+    /// at most `limit` of them. To be awaited on the thread that asks: the future is not `Send`.
     ///
     /// # Errors
     /// Why there is no answer, in words.

@@ -22,7 +22,7 @@ fn a_range_of_minutes_is_read_in_order_and_no_further_than_asked(database: &OnBo
     writer.write(flush(0, 10, rows));
     writer.write(flush(1, 10, vec![at(1, huge)]));
     let query = StatisticsQuery::new(&database.options());
-    let read = |from, to, limit| block_on(on_any_thread(query.order_stats(from, to, limit))).expect("an answer");
+    let read = |from, to, limit| block_on(query.order_stats(from, to, limit)).expect("an answer");
     let rows = read(MINUTE + 60_000, MINUTE + 120_000, 100);
     let merchants: Vec<_> = rows.iter().map(|row| row.merchant_id.as_str()).collect();
     assert_eq!(merchants, ["M", "m", "m "]);
@@ -41,11 +41,6 @@ fn a_range_of_minutes_is_read_in_order_and_no_further_than_asked(database: &OnBo
     assert_eq!(read(MINUTE + 60_000, MINUTE + 120_000, 2), rows[..2]);
     assert_eq!(read(i64::MIN, i64::MAX, usize::MAX).len(), 5);
     assert_eq!(read(MINUTE, MINUTE, 100), []);
-}
-
-/// Callers may hand the question to a pool of threads.
-fn on_any_thread<F: Future + Send>(question: F) -> F {
-    question
 }
 
 fn a_database_that_is_not_ours_or_not_there_is_named_as_the_reason(database: &OnBoth) {

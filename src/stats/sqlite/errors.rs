@@ -27,7 +27,6 @@ pub fn lacks_table(error: &sqlx::Error) -> bool {
     code(error) == Some(ERROR) && sqlite_error.is_some_and(|error| error.to_string().contains("no such table"))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 pub fn classify(error: sqlx::Error) -> StoreError {
     let Some(code) = code(&error) else {
         return match error {
