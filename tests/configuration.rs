@@ -11,6 +11,7 @@ use tallyguard::config::client::client_config;
 use tallyguard::config::{Mode, Refusal, Settings, StartAt, from_text};
 use tallyguard::domain::duration::Millis;
 use tallyguard::domain::rule::Severity;
+use tallyguard::stats::Target;
 
 const EXAMPLE: &str = include_str!("../deploy/tallyguard.toml");
 
@@ -169,6 +170,8 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("[stats]\nurl = 'postgres://u@h/d'", "stats.url", "mysql://"),
     ("[stats]\nurl = 'mysql://u@h:port/d'", "stats.url", "mysql://user@host:port/database"),
     ("[stats]\nurl = 'mysql://u@h:3306'", "stats.url", "names no database"),
+    ("[stats]\nurl = 'sqlite:s.sqlite'", "stats.url = \"sqlite:s.sqlite\"", "mysql://user@host:port/database"),
+    ("[stats]\nurl = 'sqlite:s.sqlite'", "could not share a file", "source.kind = \"embedded\""),
     (
         "[stats]\nurl = 'mysql://u:hunter2@h/d'\npassword = 'hunter2'",
         "stats.url = \"mysql://u:***@h/d\"",
@@ -424,8 +427,8 @@ fn secrets_come_from_files_and_are_shown_nowhere() {
     assert_eq!(config.get("ssl.key.password"), Some("hunter2"));
     assert_eq!(config.get("ssl.keystore.password"), Some("hunter2-token"));
     assert_eq!(settings.http.admin_token.as_ref().map(|token| token.expose()), Some("hunter2-token"));
-    let connect = format!("{:?}", settings.stats.connect_options().expect("URL"));
-    assert!(connect.contains("hunter2 "), "the database gets it");
+    let Ok(Target::MySql(connect)) = settings.stats.connect_options() else { panic!("a URL of MySQL") };
+    assert!(format!("{connect:?}").contains("hunter2 "), "the database gets it");
     let shown = settings.effective_toml().expect("TOML");
     for seen in [&shown, &format!("{settings:?}"), &format!("{:?} {:?}", settings.kafka, settings.stats)] {
         assert!(!seen.contains("hunter2"), "{seen}");

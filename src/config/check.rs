@@ -39,7 +39,7 @@ pub(super) fn settings(mut raw: RawConfig, findings: &mut Findings) -> Settings 
     let kafka = kafka(&mut raw.kafka, &delivery, findings);
     let embedded = embedded(&mut raw.embedded, &instance, findings);
     let checkpoint = checkpoint(&raw.checkpoint, findings);
-    let stats = check_services::stats(&mut raw.stats, findings);
+    let stats = check_services::stats(&mut raw.stats, raw.source.kind, &instance.state_dir, findings);
     let http = check_services::http(&mut raw.http, findings);
     reconcile(&raw.reconcile, findings);
     let warnings = std::mem::take(&mut findings.warnings);

@@ -5,23 +5,37 @@ use std::path::Path;
 use std::str::FromStr;
 use std::time::Duration;
 
-use sqlx::mysql::MySqlConnectOptions;
-
 use super::check::within;
 use super::problem::{Findings, quoted};
 use super::raw::{RawHttp, RawStats};
 use super::secret::{MASK, Secret, masked_url};
-use super::settings::{HttpSettings, StatsSettings};
+use super::settings::{HttpSettings, SourceKind, StatsSettings};
+use crate::stats::{TARGET_ACCEPTED, Target};
 
-const URL_ACCEPTED: &str = "mysql://user@host:port/database";
+/// Where the statistics of a Kafka topic go by default.
+const MYSQL_DEFAULT: &str = "mysql://tallyguard@127.0.0.1:3306/tallyguard";
+/// The file in `instance.state_dir` that holds the statistics of an embedded log by default.
+const SQLITE_DEFAULT: &str = "statistics.sqlite";
+const MYSQL_ACCEPTED: &str = "mysql://user@host:port/database";
 
-pub(super) fn stats(raw: &mut RawStats, findings: &mut Findings) -> StatsSettings {
-    let url = Secret::new(raw.url.clone());
-    let url_has_password = raw.enabled && check_url(&raw.url, findings);
+pub(super) fn stats(
+    raw: &mut RawStats,
+    source: SourceKind,
+    state_dir: &Path,
+    findings: &mut Findings,
+) -> StatsSettings {
+    let url = raw.url.take().unwrap_or_else(|| match source {
+        SourceKind::Kafka => MYSQL_DEFAULT.to_owned(),
+        SourceKind::Embedded => format!("sqlite:{}", state_dir.join(SQLITE_DEFAULT).display()),
+    });
+    let url_has_password = raw.enabled && check_url(&url, source, findings);
     let password = secret("stats.password", &mut raw.password, &mut raw.password_file, findings);
     if url_has_password && password.is_some() {
         let reason = "a password is given in the URL and as a key of its own";
-        findings.refuse_because("stats.url", quoted(&masked_url(&raw.url)), reason, "one of the two");
+        findings.refuse_because("stats.url", quoted(&masked_url(&url)), reason, "one of the two");
+    }
+    if raw.enabled && Target::is_sqlite_url(&url) && password.is_some() {
+        findings.refuse_because("stats.password", MASK, "a file of SQLite has no password", "none, or a mysql:// URL");
     }
     let allowed = Duration::from_millis(10)..=Duration::from_secs(3_600);
     let flush_interval = within("stats.flush_interval", &raw.flush_interval, allowed, "from 10ms to 1h", findings);
@@ -31,10 +45,10 @@ pub(super) fn stats(raw: &mut RawStats, findings: &mut Findings) -> StatsSetting
     if raw.orders && !raw.enabled {
         findings.warn("stats.orders = true has no effect while stats.enabled = false");
     }
-    raw.url = masked_url(&raw.url);
+    raw.url = Some(masked_url(&url));
     StatsSettings {
         enabled: raw.enabled,
-        url,
+        url: Secret::new(url),
         password,
         flush_interval,
         batch_rows: usize::try_from(raw.batch_rows).unwrap_or(usize::MAX),
@@ -44,21 +58,27 @@ pub(super) fn stats(raw: &mut RawStats, findings: &mut Findings) -> StatsSetting
 }
 
 /// Whether the URL holds a password, once it is known to be one.
-fn check_url(url: &str, findings: &mut Findings) -> bool {
+fn check_url(url: &str, source: SourceKind, findings: &mut Findings) -> bool {
     let shown = quoted(&masked_url(url));
-    if !url.starts_with("mysql://") {
-        findings.refuse("stats.url", shown, URL_ACCEPTED);
-        return false;
-    }
-    match MySqlConnectOptions::from_str(url) {
-        Ok(options) if options.get_database().is_none() => {
-            findings.refuse_because("stats.url", shown, "it names no database", URL_ACCEPTED);
+    let accepted = match source {
+        SourceKind::Kafka => MYSQL_ACCEPTED,
+        SourceKind::Embedded => TARGET_ACCEPTED,
+    };
+    match url.parse() {
+        Ok(Target::Sqlite(_)) if source == SourceKind::Kafka => {
+            let reason = "the instances of a group could not share a file; SQLite goes with source.kind = \"embedded\"";
+            findings.refuse_because("stats.url", shown, reason, accepted);
         }
         Ok(_) => {}
+        Err(None) => {
+            findings.refuse("stats.url", shown, accepted);
+            return false;
+        }
         // The host and port of a URL that cannot be read may be parts of a password with separators in it.
-        Err(error) => {
-            let shown = if url.contains('@') { shown } else { MASK.to_owned() };
-            findings.refuse_because("stats.url", shown, &error.to_string(), URL_ACCEPTED);
+        Err(Some(reason)) => {
+            let readable = url.contains('@') || Target::is_sqlite_url(url) || reason == "it names no database";
+            let shown = if readable { shown } else { MASK.to_owned() };
+            findings.refuse_because("stats.url", shown, &reason, accepted);
         }
     }
     masked_url(url) != url
@@ -95,6 +115,50 @@ fn secret(key: &str, inline: &mut Option<Secret>, file: &mut String, findings: &
         Err(accepted) => {
             findings.refuse(&file_key, quoted(file), accepted);
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(url: Option<&str>, source: SourceKind) -> (StatsSettings, RawStats, Findings) {
+        let mut raw = RawStats { url: url.map(str::to_owned), ..RawStats::default() };
+        let mut findings = Findings::default();
+        let settings = stats(&mut raw, source, Path::new("/var/lib/state"), &mut findings);
+        (settings, raw, findings)
+    }
+
+    #[test]
+    fn an_embedded_log_keeps_its_statistics_in_its_state_directory_unless_told_otherwise() {
+        for (url, shown) in [
+            (None, "sqlite:/var/lib/state/statistics.sqlite"),
+            (Some("sqlite:elsewhere.sqlite"), "sqlite:elsewhere.sqlite"),
+            (Some("mysql://u:hunter2@h/d"), "mysql://u:***@h/d"),
+        ] {
+            let (settings, raw, findings) = checked(url, SourceKind::Embedded);
+            assert!(findings.problems.is_empty(), "{url:?}");
+            assert_eq!(raw.url.as_deref(), Some(shown));
+            let target = settings.connect_options().unwrap();
+            assert_eq!(matches!(target, Target::Sqlite(_)), shown.starts_with("sqlite:"), "{url:?}");
+        }
+        let (_, raw, findings) = checked(None, SourceKind::Kafka);
+        assert!(findings.problems.is_empty());
+        assert_eq!(raw.url.as_deref(), Some(MYSQL_DEFAULT));
+    }
+
+    #[test]
+    fn a_url_of_sqlite_that_loses_statistics_is_refused() {
+        for (url, source, reason) in [
+            ("sqlite:statistics.sqlite", SourceKind::Kafka, "could not share a file"),
+            ("sqlite::memory:", SourceKind::Embedded, "would be lost"),
+            ("sqlite:", SourceKind::Embedded, "names no file"),
+        ] {
+            let (_, _, findings) = checked(Some(url), source);
+            let [problem] = findings.problems.as_slice() else { panic!("{url}") };
+            let problem = problem.to_string();
+            assert!(problem.contains("stats.url") && problem.contains(url) && problem.contains(reason), "{problem}");
         }
     }
 }

@@ -99,7 +99,7 @@ impl Default for RawStats {
     fn default() -> Self {
         Self {
             enabled: true,
-            url: "mysql://tallyguard@127.0.0.1:3306/tallyguard".to_owned(),
+            url: None,
             password: None,
             password_file: String::new(),
             flush_interval: ConfiguredDuration::of("500ms", 500),

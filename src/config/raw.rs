@@ -267,8 +267,12 @@ pub struct RawCheckpoint {
 #[schemars(rename = "Stats")]
 pub struct RawStats {
     pub enabled: bool,
-    /// `mysql://user@host:port/database`.
-    pub url: String,
+    /// `mysql://user@host:port/database`, or, with the embedded log only, `sqlite:path/of/a/file`. Default:
+    /// `mysql://tallyguard@127.0.0.1:3306/tallyguard`; with the embedded log `statistics.sqlite` in
+    /// `instance.state_dir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String")]
+    pub url: Option<String>,
     /// Password of the database user. Give it here, in `password_file` or in the URL, in one place only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Secret")]

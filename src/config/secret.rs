@@ -9,6 +9,8 @@ use std::path::Path;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::stats::Target;
+
 /// What stands in place of a secret wherever it could be read.
 pub const MASK: &str = "***";
 
@@ -92,9 +94,13 @@ pub fn sounds_secret(name: &str) -> bool {
         .any(|part| name.contains(part))
 }
 
-/// A connection URL with its password masked. What cannot be told apart is masked as a whole.
+/// A connection URL with its password masked. What cannot be told apart is masked as a whole; the path of a file is no
+/// secret.
 #[must_use]
 pub fn masked_url(url: &str) -> String {
+    if Target::is_sqlite_url(url) {
+        return url.to_owned();
+    }
     let Some((scheme, rest)) = url.split_once("://") else { return MASK.to_owned() };
     let Some((user_info, host)) = rest.rsplit_once('@') else { return url.to_owned() };
     match user_info.split_once(':') {
@@ -112,6 +118,7 @@ mod tests {
         assert_eq!(masked_url("mysql://u:p@s/s:w@db:3306/t"), "mysql://u:***@db:3306/t");
         assert_eq!(masked_url("mysql://u@db/t"), "mysql://u@db/t");
         assert_eq!(masked_url("hunter2"), MASK);
+        assert_eq!(masked_url("sqlite:a:b@c/statistics.sqlite"), "sqlite:a:b@c/statistics.sqlite");
         assert_eq!(format!("{:?}", Secret::new("hunter2")), MASK);
     }
 }

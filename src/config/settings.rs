@@ -7,16 +7,14 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
-
-use sqlx::mysql::MySqlConnectOptions;
 
 use super::raw::RawConfig;
 pub use super::raw::{Mode, SourceKind, StartAt};
 use super::secret::Secret;
 use crate::domain::duration::Millis;
 use crate::domain::rule::Rule;
+use crate::stats::Target;
 
 /// Everything that an operator decides.
 pub struct Settings {
@@ -135,11 +133,11 @@ impl StatsSettings {
     ///
     /// # Errors
     /// Never for settings of this module, which have passed this very reading.
-    pub fn connect_options(&self) -> Result<MySqlConnectOptions, sqlx::Error> {
-        let options = MySqlConnectOptions::from_str(self.url.expose())?;
+    pub fn connect_options(&self) -> Result<Target, String> {
+        let target: Target = self.url.expose().parse().map_err(Option::<String>::unwrap_or_default)?;
         Ok(match &self.password {
-            Some(password) => options.password(password.expose()),
-            None => options,
+            Some(password) => target.with_password(password.expose()),
+            None => target,
         })
     }
 }

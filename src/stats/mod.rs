@@ -16,23 +16,32 @@
 //!
 //! Must never block the caller, lose a flush that it accepted, or hold more than one flush per partition.
 //!
-//! `store` is the port that a database implements, `mysql` implements it; `writer` is the task, `mailbox` what it shares
-//! with its callers, and `batch` the way from flushes to SQL transactions.
+//! `writer` is the task, `mailbox` what it shares with its callers, and `batch` the way from flushes to SQL transactions.
+//! `store` is the port that they need; `session` implements it over `tables` and `schema` for each dialect of `database`,
+//! which are `mysql` and `sqlite`. `probe` and `query` read.
 
 mod batch;
+mod database;
 mod mailbox;
 mod mysql;
+mod probe;
+mod query;
+mod schema;
+mod session;
+mod sqlite;
 mod store;
+mod tables;
+mod target;
 mod writer;
 
 use std::fmt;
 use std::time::Duration;
 
-use sqlx::mysql::MySqlConnectOptions;
-
 use crate::domain::ids::{Offset, PartitionId};
 
-pub use mysql::ProgressProbe;
+pub use probe::ProgressProbe;
+pub use query::{OrderStatsRow, StatisticsQuery};
+pub use target::{TARGET_ACCEPTED, Target};
 pub use writer::{StatisticsWriter, StatsHandle};
 
 /// Longest wait for one answer of the database; a server that hangs is an outage.
@@ -41,11 +50,12 @@ pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How the statistics are written. Not `Debug`: the connection options would print the password.
 #[derive(Clone)]
 pub struct StatsOptions {
-    /// Where to, with the password and the TLS options.
-    pub connect: MySqlConnectOptions,
+    /// Where to.
+    pub connect: Target,
     /// Rows per statement; capped by what one statement may bind.
     pub batch_rows: usize,
-    /// Whether the schema is created and kept up to date. Otherwise someone else applies `schemas/mysql`.
+    /// Whether the schema is created and kept up to date. Otherwise someone else applies `schemas/mysql` or
+    /// `schemas/sqlite`.
     pub migrate: bool,
     /// Whether the table `orders` is written.
     pub orders: bool,

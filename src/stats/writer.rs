@@ -17,9 +17,11 @@ use crate::domain::statistics::StatisticsFlush;
 use crate::observe::metrics::{self, StatsErrorKind};
 use crate::stats::batch::{self, Batch, no_answer};
 use crate::stats::mailbox::{Mailbox, Work};
-use crate::stats::mysql::MySqlStore;
+use crate::stats::mysql::MySqlDatabase;
+use crate::stats::session::SqlStore;
+use crate::stats::sqlite::SqliteDatabase;
 use crate::stats::store::{StatisticsSession, StatisticsStore, StoreError};
-use crate::stats::{RuleHistoryEntry, StatsEvent, StatsOptions};
+use crate::stats::{RuleHistoryEntry, StatsEvent, StatsOptions, Target};
 
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -42,12 +44,27 @@ impl StatisticsWriter {
     /// # Errors
     /// When no thread can be started.
     pub fn spawn(options: StatsOptions, events: impl Fn(StatsEvent) + Send + 'static) -> io::Result<StatsHandle> {
+        let options = &options;
+        match &options.connect {
+            Target::MySql(connect) => {
+                let database = MySqlDatabase::new((**connect).clone());
+                Self::spawn_on(SqlStore::new(database, options), options, events)
+            }
+            Target::Sqlite(path) => Self::spawn_on(SqlStore::new(SqliteDatabase::new(path), options), options, events),
+        }
+    }
+
+    fn spawn_on(
+        store: impl StatisticsStore + Send + 'static,
+        options: &StatsOptions,
+        events: impl Fn(StatsEvent) + Send + 'static,
+    ) -> io::Result<StatsHandle> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let mailbox = Arc::new(Mailbox::new());
         let task = Task {
             with_orders: options.orders,
             statement_timeout: options.statement_timeout,
-            store: MySqlStore::new(options),
+            store,
             mailbox: Arc::clone(&mailbox),
             events,
             failures: 0,

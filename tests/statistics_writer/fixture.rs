@@ -4,11 +4,10 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::Duration;
 
-use sqlx::mysql::MySqlConnectOptions;
 use tallyguard::domain::ids::{Offset, PartitionId};
 use tallyguard::domain::statistics::{OrderRow, StatisticsFlush, StatisticsRow};
 use tallyguard::domain::time::{EventTime, Watermark, WindowStart};
-use tallyguard::stats::{Identity, StatisticsWriter, StatsEvent, StatsHandle, StatsOptions};
+use tallyguard::stats::{Identity, StatisticsWriter, StatsEvent, StatsHandle, StatsOptions, Target};
 
 use crate::support::{Schema, unique_name};
 
@@ -25,9 +24,17 @@ pub fn identity() -> Identity {
     }
 }
 
+pub fn target(url: &str) -> Target {
+    url.parse().unwrap_or_else(|reason: Option<String>| panic!("{reason:?}"))
+}
+
 pub fn options_for(schema: &Schema) -> StatsOptions {
+    options_to(target(&schema.url_with_password))
+}
+
+pub fn options_to(connect: Target) -> StatsOptions {
     StatsOptions {
-        connect: schema.url_with_password.parse().expect("a MySQL URL"),
+        connect,
         batch_rows: 1_000,
         migrate: true,
         orders: true,
@@ -39,8 +46,9 @@ pub fn options_for(schema: &Schema) -> StatsOptions {
 /// The same schema through another account.
 pub fn options_as(schema: &Schema, user: &str, password: &str) -> StatsOptions {
     let options = options_for(schema);
-    let connect: MySqlConnectOptions = options.connect.clone().username(user).password(password);
-    StatsOptions { connect, ..options }
+    let Target::MySql(connect) = options.connect else { panic!("a URL of MySQL") };
+    let connect = connect.username(user).password(password);
+    StatsOptions { connect: Target::MySql(Box::new(connect)), ..options }
 }
 
 pub struct TestWriter {

@@ -10,21 +10,25 @@ use tallyguard::domain::statistics::{StatisticsFlush, StatisticsRow};
 use tallyguard::domain::time::{Watermark, WindowStart};
 use tallyguard::stats::{RuleHistoryEntry, StatsEvent, StatsOptions};
 
-use crate::fixture::{MINUTE, TestWriter, flush, options_for, order, row, schema_name};
-use crate::support::{Schema, shared_database, wait_until};
+use crate::both::{OnBoth, on_both};
+use crate::fixture::{MINUTE, TestWriter, flush, order, row};
+use crate::support::wait_until;
+
+on_both! {
+    whatever_the_order_of_flushes_each_row_holds_its_latest_values,
+    ids_that_differ_in_case_accents_or_trailing_blanks_are_different_merchants_and_orders,
+    the_view_adds_up_partitions_and_sums_beyond_64_bits,
+    a_row_that_the_database_refuses_is_set_aside_and_holds_up_nothing,
+    a_flush_of_nothing_but_refused_rows_still_moves_the_progress,
+    an_order_keeps_its_last_record_by_partition_and_offset,
+    progress_carries_the_watermark_and_never_goes_back,
+    a_rule_version_is_recorded_once_with_its_first_offset,
+    ten_thousand_rows_arrive_within_seconds,
+}
 
 const MEASURES: &str = "SELECT source_partition, merchant_id, currency, window_start, transaction_count, order_count, \
     amount_minor, max_amount_minor, source_offset FROM order_stats_by_partition \
     ORDER BY source_partition, merchant_id, currency, window_start";
-
-fn new_schema() -> Schema {
-    shared_database().create_schema(&schema_name())
-}
-
-fn texts(schema: &Schema, sql: &str) -> Vec<Vec<String>> {
-    let rows = shared_database().query_in(&schema.name, sql);
-    rows.into_iter().map(|row| row.into_iter().map(|text| text.unwrap_or("NULL".to_owned())).collect()).collect()
-}
 
 type Model = BTreeMap<(i32, String, [u8; 3], i64), StatisticsRow>;
 
@@ -56,13 +60,11 @@ fn random_row(rng: &mut impl Rng) -> StatisticsRow {
 
 /// Each flush brings new rows, or is an old one over again, or mixes both, as a restart, a replay or a process that was
 /// replaced would. A few rows are repaired on the way. Statements are kept tiny so that a flush takes many.
-#[test]
-fn whatever_the_order_of_flushes_each_row_holds_its_latest_values() {
-    let database = shared_database();
+fn whatever_the_order_of_flushes_each_row_holds_its_latest_values(database: &OnBoth) {
     for seed in 0..6 {
         let mut rng = ChaCha8Rng::seed_from_u64(seed);
-        let schema = new_schema();
-        let writer = TestWriter::spawn(StatsOptions { batch_rows: 3, ..options_for(&schema) });
+        database.renew();
+        let writer = TestWriter::spawn(StatsOptions { batch_rows: 3, ..database.options() });
         let (mut model, mut past) = (Model::new(), Vec::<StatisticsFlush>::new());
         let mut furthest = BTreeMap::new();
         for step in 0..30 {
@@ -89,23 +91,24 @@ fn whatever_the_order_of_flushes_each_row_holds_its_latest_values() {
             }
             past.push(next);
             if step == 15 {
-                let repair = "UPDATE order_stats_by_partition SET reconciled_at = UTC_TIMESTAMP(3), \
-                              max_amount_minor = -1 WHERE merchant_id = 'm'";
-                database.query_in(&schema.name, repair);
+                let repair = format!(
+                    "UPDATE order_stats_by_partition SET reconciled_at = {}, max_amount_minor = -1 \
+                     WHERE merchant_id = 'm'",
+                    database.now()
+                );
+                database.run(&repair);
                 model.iter_mut().filter(|(key, _)| key.1 == "m").for_each(|(_, row)| row.max_amount_minor = -1);
             }
         }
-        assert_eq!(texts(&schema, MEASURES), model_texts(&model), "seed {seed}");
-        let progress = texts(&schema, "SELECT source_partition, source_offset FROM order_stats_progress ORDER BY 1");
+        assert_eq!(database.texts(MEASURES), model_texts(&model), "seed {seed}");
+        let progress = database.texts("SELECT source_partition, source_offset FROM order_stats_progress ORDER BY 1");
         let furthest: Vec<_> = furthest.iter().map(|(p, through)| vec![p.to_string(), through.to_string()]).collect();
         assert_eq!(progress, furthest, "seed {seed}");
     }
 }
 
-#[test]
-fn ids_that_differ_in_case_accents_or_trailing_blanks_are_different_merchants_and_orders() {
-    let schema = new_schema();
-    let writer = TestWriter::spawn(options_for(&schema));
+fn ids_that_differ_in_case_accents_or_trailing_blanks_are_different_merchants_and_orders(database: &OnBoth) {
+    let writer = TestWriter::spawn(database.options());
     // One merchant twice in other Unicode forms, blanks of several kinds, and 128 bytes of the widest characters.
     let long = "🛒".repeat(32);
     let ids = ["ab", "AB", "áb", "a\u{301}b", "ab ", " ab", "ab  ", "ab\u{a0}", "straße", "strasse", &long, "%", "a_"];
@@ -114,28 +117,25 @@ fn ids_that_differ_in_case_accents_or_trailing_blanks_are_different_merchants_an
     writer.write(StatisticsFlush { orders, ..flush(0, 100, rows) });
     for (id, offset) in ids.iter().zip(0..) {
         let select = |table: &str, column: &str| {
-            texts(&schema, &format!("SELECT {column}, max_amount_minor FROM {table} WHERE {column} = '{id}'"))
+            database.texts(&format!("SELECT {column}, max_amount_minor FROM {table} WHERE {column} = '{id}'"))
         };
         let expected = vec![vec![(*id).to_owned(), (100 + offset).to_string()]];
         assert_eq!(select("order_stats_by_partition", "merchant_id"), expected);
         assert_eq!(select("order_stats", "merchant_id"), expected);
-        let found = texts(&schema, &format!("SELECT amount_minor FROM orders WHERE order_id = '{id}'"));
+        let found = database.texts(&format!("SELECT amount_minor FROM orders WHERE order_id = '{id}'"));
         assert_eq!(found, [[offset.to_string()]]);
     }
 }
 
-#[test]
-fn the_view_adds_up_partitions_and_sums_beyond_64_bits() {
-    let schema = new_schema();
-    let writer = TestWriter::spawn(options_for(&schema));
-    let huge = 12_345_678_901_234_567_890_123_456_789_012_345_678_i128;
+fn the_view_adds_up_partitions_and_sums_beyond_64_bits(database: &OnBoth) {
+    let writer = TestWriter::spawn(database.options());
+    let huge = database.largest_sum();
     for partition in 0..3 {
         let offset = i64::from(partition);
         let row = StatisticsRow { amount_minor: huge, max_amount_minor: 7 + offset, ..row("m-1", 4) };
         writer.write(flush(partition, 5, vec![row, StatisticsRow { currency: *b"USD", ..self::row("m-1", offset) }]));
     }
-    let view = texts(
-        &schema,
+    let view = database.texts(
         "SELECT window_start, merchant_id, currency, transaction_count, order_count, amount_minor, max_amount_minor \
          FROM order_stats ORDER BY currency",
     );
@@ -149,12 +149,10 @@ fn the_view_adds_up_partitions_and_sums_beyond_64_bits() {
     );
 }
 
-#[test]
-fn a_row_that_the_database_refuses_is_set_aside_and_holds_up_nothing() {
-    let schema = new_schema();
+fn a_row_that_the_database_refuses_is_set_aside_and_holds_up_nothing(database: &OnBoth) {
     // Found among many, at either end, and as the very last row, which the progress travels with.
     for (poisoned, partition) in [(0, 0), (37, 1), (99, 2)] {
-        let writer = TestWriter::spawn(StatsOptions { batch_rows: 40, ..options_for(&schema) });
+        let writer = TestWriter::spawn(StatsOptions { batch_rows: 40, ..database.options() });
         let mut rows: Vec<_> = (0..100).map(|offset| row(&format!("m-{offset:02}"), offset)).collect();
         rows[poisoned].amount_minor = 10_i128.pow(38);
         let orders = vec![order(&format!("o-{partition}"), 1, 5)];
@@ -165,36 +163,32 @@ fn a_row_that_the_database_refuses_is_set_aside_and_holds_up_nothing() {
             set_aside,
             [StatsEvent::RowSetAside {
                 key: format!("order_stats_by_partition 2026-11-20T10:00:00Z partition {partition} offset {poisoned}"),
-                error: "MySQL error 1264 (SQLSTATE 22003)".to_owned(),
+                error: database.spelled("MySQL error 1264 (SQLSTATE 22003)", "a number does not fit into 64 bits"),
             }]
         );
         let stored = format!("SELECT COUNT(*) FROM order_stats_by_partition WHERE source_partition = {partition}");
-        assert_eq!(texts(&schema, &stored), [["99"]]);
+        assert_eq!(database.texts(&stored), [["99"]]);
     }
-    assert_eq!(texts(&schema, "SELECT COUNT(*), MIN(source_offset) FROM order_stats_progress"), [["3", "100"]]);
-    assert_eq!(texts(&schema, "SELECT COUNT(*) FROM orders"), [["3"]]);
+    assert_eq!(database.texts("SELECT COUNT(*), MIN(source_offset) FROM order_stats_progress"), [["3", "100"]]);
+    assert_eq!(database.texts("SELECT COUNT(*) FROM orders"), [["3"]]);
 }
 
-#[test]
-fn a_flush_of_nothing_but_refused_rows_still_moves_the_progress() {
-    let schema = new_schema();
-    let writer = TestWriter::spawn(options_for(&schema));
+fn a_flush_of_nothing_but_refused_rows_still_moves_the_progress(database: &OnBoth) {
+    let writer = TestWriter::spawn(database.options());
     let mut last = order("o-1", 3, 1);
     last.status = Some("x".repeat(65).into());
     let events = writer.write(StatisticsFlush { orders: vec![last], ..flush(0, 4, vec![]) });
     assert!(events.contains(&StatsEvent::RowSetAside {
         key: "orders partition 0 offset 3".to_owned(),
-        error: "MySQL error 1406 (SQLSTATE 22001)".to_owned(),
+        error: database.spelled("MySQL error 1406 (SQLSTATE 22001)", "SQLite error 275"),
     }));
-    assert_eq!(texts(&schema, "SELECT source_offset FROM order_stats_progress"), [["4"]]);
+    assert_eq!(database.texts("SELECT source_offset FROM order_stats_progress"), [["4"]]);
 }
 
-#[test]
-fn an_order_keeps_its_last_record_by_partition_and_offset() {
-    let schema = new_schema();
-    let writer = TestWriter::spawn(options_for(&schema));
+fn an_order_keeps_its_last_record_by_partition_and_offset(database: &OnBoth) {
+    let writer = TestWriter::spawn(database.options());
     // (partition, offset) in order of arrival; a larger partition wins whatever the offset.
-    for (partition, offset) in [(1, 50), (1, 40), (0, 99), (1, 51), (2, 3), (1, 90), (2, 2), (2, 3)] {
+    for (partition, offset) in [(1, 50), (1, 40), (0, 99), (1, 51), (2, 3), (2, 3), (1, 90), (2, 2)] {
         let mut last = order("o-1", offset, 1_000 * i64::from(partition) + offset);
         last.status = (offset % 2 == 1).then(|| format!("s-{partition}-{offset}").into());
         last.user_id = format!("u-{partition}-{offset}").into();
@@ -203,32 +197,28 @@ fn an_order_keeps_its_last_record_by_partition_and_offset() {
     }
     let columns = "user_id, amount_minor, status, source_partition, source_offset, event_time";
     assert_eq!(
-        texts(&schema, &format!("SELECT {columns} FROM orders WHERE order_id = 'o-1'")),
+        database.texts(&format!("SELECT {columns} FROM orders WHERE order_id = 'o-1'")),
         [["u-2-3", "2003", "s-2-3", "2", "3", "2026-11-20 10:00:01.234"]]
     );
-    assert_eq!(texts(&schema, "SELECT COUNT(*) FROM orders"), [["8"]]);
+    assert_eq!(database.texts("SELECT COUNT(*) FROM orders"), [["8"]]);
 
-    let without = TestWriter::spawn(StatsOptions { orders: false, ..options_for(&schema) });
+    let without = TestWriter::spawn(StatsOptions { orders: false, ..database.options() });
     without.write(StatisticsFlush { orders: vec![order("o-off", 1, 1)], ..flush(5, 2, vec![]) });
-    assert_eq!(texts(&schema, "SELECT COUNT(*) FROM orders"), [["8"]]);
+    assert_eq!(database.texts("SELECT COUNT(*) FROM orders"), [["8"]]);
 }
 
-#[test]
-fn progress_carries_the_watermark_and_never_goes_back() {
-    let schema = new_schema();
-    let writer = TestWriter::spawn(options_for(&schema));
+fn progress_carries_the_watermark_and_never_goes_back(database: &OnBoth) {
+    let writer = TestWriter::spawn(database.options());
     let progress = "SELECT source_offset, watermark FROM order_stats_progress";
     writer.write(StatisticsFlush { watermark: Watermark::NONE, ..flush(0, 1, vec![]) });
-    assert_eq!(texts(&schema, progress), [["1", "NULL"]]);
+    assert_eq!(database.texts(progress), [["1", "NULL"]]);
     writer.write(flush(0, 9, vec![]));
     writer.write(StatisticsFlush { watermark: Watermark::NONE, ..flush(0, 8, vec![]) });
-    assert_eq!(texts(&schema, progress), [["9", "2026-11-20 09:59:00.000"]]);
+    assert_eq!(database.texts(progress), [["9", "2026-11-20 09:59:00.000"]]);
 }
 
-#[test]
-fn a_rule_version_is_recorded_once_with_its_first_offset() {
-    let schema = new_schema();
-    let writer = TestWriter::spawn(options_for(&schema));
+fn a_rule_version_is_recorded_once_with_its_first_offset(database: &OnBoth) {
+    let writer = TestWriter::spawn(database.options());
     let entry = |partition, first_offset| RuleHistoryEntry {
         rule_id: "velocity-1m".to_owned(),
         version: 2,
@@ -241,16 +231,14 @@ fn a_rule_version_is_recorded_once_with_its_first_offset() {
     let recorded = "SELECT source_partition, first_offset, content FROM rule_history ORDER BY 1";
     let expected = [["0", "5", r#"{"max_transactions":10}"#], ["1", "7", r#"{"max_transactions":10}"#]];
     writer.until_connected();
-    wait_until(Duration::from_secs(20), "both are recorded", || texts(&schema, recorded).len() == 2);
+    wait_until(Duration::from_secs(20), "both are recorded", || database.texts(recorded).len() == 2);
     writer.handle.record_rule_version(entry(0, 9));
     assert!(writer.handle.shutdown(Duration::from_secs(20)));
-    assert_eq!(texts(&schema, recorded), expected);
+    assert_eq!(database.texts(recorded), expected);
 }
 
-#[test]
-fn ten_thousand_rows_arrive_within_seconds() {
-    let schema = new_schema();
-    let writer = TestWriter::spawn(options_for(&schema));
+fn ten_thousand_rows_arrive_within_seconds(database: &OnBoth) {
+    let writer = TestWriter::spawn(database.options());
     writer.until_connected();
     for round in 1..=2 {
         let rows = (0..10_000).map(|n| row(&format!("merchant-{n:05}"), round)).collect();
@@ -258,6 +246,6 @@ fn ten_thousand_rows_arrive_within_seconds() {
         writer.write(flush(0, 10 * round, rows));
         assert!(started.elapsed() < Duration::from_secs(30), "round {round}: {:?}", started.elapsed());
     }
-    let stored = texts(&schema, "SELECT COUNT(*), MIN(source_offset) FROM order_stats_by_partition");
+    let stored = database.texts("SELECT COUNT(*), MIN(source_offset) FROM order_stats_by_partition");
     assert_eq!(stored, [["10000", "2"]]);
 }

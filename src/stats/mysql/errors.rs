@@ -30,6 +30,8 @@ pub fn classify(error: sqlx::Error) -> StoreError {
     let Some(database_error) = database_error else {
         return match error {
             sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => StoreError::Disconnected(error.to_string()),
+            // A value that cannot even be sent. The error names types, not values.
+            sqlx::Error::Encode(_) => StoreError::RowRefused(error.to_string()),
             _ => StoreError::Unavailable(error.to_string()),
         };
     };
