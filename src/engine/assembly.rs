@@ -92,6 +92,7 @@ fn run<L: Log, R: RecoveryReader + 'static>(
         reader,
         topic: Arc::from(settings.source.topic.as_str()),
         configured: configured(settings),
+        mode: delivery_mode(settings),
         store: Arc::clone(&store),
         progress: statistics_options.as_ref().map(ProgressProbe::new),
         requests,
@@ -162,11 +163,17 @@ fn configured(settings: &Settings) -> Configured {
     }
 }
 
+fn delivery_mode(settings: &Settings) -> DeliveryMode {
+    match settings.delivery.mode {
+        Mode::ExactlyOnce => DeliveryMode::ExactlyOnce,
+        Mode::AtLeastOnce => DeliveryMode::AtLeastOnce,
+        Mode::AtMostOnce => DeliveryMode::AtMostOnce,
+    }
+}
+
 fn cycle_settings(settings: &Settings) -> CycleSettings {
     CycleSettings {
-        mode: match settings.delivery.mode {
-            Mode::ExactlyOnce | Mode::AtLeastOnce | Mode::AtMostOnce => DeliveryMode::ExactlyOnce,
-        },
+        mode: delivery_mode(settings),
         max_commit_interval_ms: millis(settings.delivery.max_commit_interval),
         settle_ms: SETTLE_MS,
         outputs_per_commit_max: OUTPUTS_PER_COMMIT_MAX,

@@ -330,6 +330,7 @@ impl<L: Log> IoThread<L> {
                     );
                     self.begin_again(partition);
                 }
+                Notice::GivenUp { outputs, why } => self.wiring.monitor.given_up(outputs, &why),
                 Notice::Replaced => self
                     .wiring
                     .supervisor

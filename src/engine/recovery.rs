@@ -14,7 +14,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::partition::PartitionState;
 use crate::engine::actor::Epoch;
 use crate::log::{Doorbell, PartitionFacts, RecoveryReader};
-use crate::protocol::cycle::ReadBackRequest;
+use crate::protocol::cycle::{DeliveryMode, ReadBackRequest};
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::output::OutputId;
 use crate::protocol::recovery::{Configured, Facts, Refusal, SnapshotHead, Start, StartSource, decide};
@@ -72,6 +72,7 @@ pub struct RecoveryWorker<R> {
     pub reader: R,
     pub topic: Arc<str>,
     pub configured: Configured,
+    pub mode: DeliveryMode,
     pub store: Arc<SnapshotStore>,
     pub progress: Option<ProgressProbe>,
     pub requests: Receiver<Request>,
@@ -150,7 +151,8 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             .filter_map(|(partition, _, _, start, _)| {
                 Some(ReadBackRequest {
                     partition: *partition,
-                    outputs_from: start.committed,
+                    // Only a transaction can have torn outputs from their offsets; other modes promise less.
+                    outputs_from: (self.mode == DeliveryMode::ExactlyOnce).then_some(start.committed),
                     since_ms: start.committed_at_ms?,
                 })
             })

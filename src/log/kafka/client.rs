@@ -6,19 +6,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::topic_partition_list::Offset as ListOffset;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
+use crate::log::kafka::classify;
 use crate::log::kafka::membership::{Membership, event_of};
-use crate::log::kafka::native::{MessageBatch, PartitionQueue, cached_end, group_members, member_id};
+use crate::log::kafka::native::{MessageBatch, PartitionQueue, cached_end, group_generation, group_members, member_id};
 use crate::log::kafka::reader::KafkaReader;
 use crate::log::kafka::settings::{KafkaSettings, WriterLimits};
-use crate::log::kafka::writer::Writer;
+use crate::log::kafka::writer::{Writer, offset_list};
 use crate::log::{Doorbell, Log, LogEvent, Read, RecoveryReader};
-use crate::protocol::cycle::{Outcome, Step};
+use crate::protocol::cycle::{OffsetCommit, Outcome, Step};
 
 /// How long the coordinator may take to say who is a member; a fenced member also learns of it with its heartbeats,
 /// which go out every second.
@@ -191,6 +192,34 @@ impl KafkaLog {
         Ok(())
     }
 
+    /// Commits offsets outside a transaction. The group takes them only from a member of its present generation, so the
+    /// generation is checked just before: without one the client would send them as nobody, and the broker would take them.
+    fn commit_offsets(&mut self, commits: &[OffsetCommit]) -> Outcome {
+        if group_generation(&self.consumer) < 0 {
+            return Outcome::Retriable("not a member of the group at the moment".to_owned());
+        }
+        let offsets = match offset_list(&self.topic, commits) {
+            Ok(offsets) => offsets,
+            Err(why) => return Outcome::Doubtful(why),
+        };
+        self.consumer.context().forget_commits();
+        if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
+            return classify::commit_error(&error);
+        }
+        let deadline = clock::monotonic_now() + self.settings.transaction_timeout;
+        loop {
+            self.serve(Duration::from_millis(1));
+            match self.consumer.context().take_commit() {
+                Some(Ok(())) => return Outcome::Done,
+                Some(Err(error)) => return classify::commit_error(&error),
+                None if clock::monotonic_now() >= deadline => {
+                    return Outcome::Doubtful("the group did not answer the commit of offsets".to_owned());
+                }
+                None => {}
+            }
+        }
+    }
+
     /// Asks the coordinator who is a member now. A member with our instance id but another member id has replaced us;
     /// finding ourselves, or nobody, means that the fencing came from the coordinator's own patience.
     fn probe_membership(&mut self) -> Outcome {
@@ -289,6 +318,7 @@ impl Log for KafkaLog {
             Step::SendOffsets(commits) => self.writer.send_offsets(commits, &self.consumer),
             Step::Commit => self.writer.commit(),
             Step::Abort => self.writer.abort(),
+            Step::CommitOffsets(commits) => self.commit_offsets(commits),
             Step::ProbeMembership => self.probe_membership(),
             Step::ReadBack(requests) => match self.reader.read_back(requests) {
                 Ok(found) => Outcome::ReadBack(found),

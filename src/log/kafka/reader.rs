@@ -137,15 +137,16 @@ impl RecoveryReader for KafkaReader {
         serve(client);
         serve(uncommitted);
         let wanted: HashMap<PartitionId, Offset> =
-            requests.iter().map(|request| (request.partition, request.outputs_from)).collect();
+            requests.iter().filter_map(|request| Some((request.partition, request.outputs_from?))).collect();
         let since_ms = requests.iter().map(|request| request.since_ms).min().unwrap_or(0) - CLOCK_MARGIN_MS;
         let committed = committed_offsets(client, &settings.topic, requests.iter().map(|request| request.partition.0))?;
         let mut found: HashMap<PartitionId, HashSet<OutputId>> = HashMap::new();
-        for (topic, destination) in [
+        let topics = [
             (&settings.alerts_topic, Destination::Alerts),
             (&settings.late_topic, Destination::Late),
             (&settings.dead_letter_topic, Destination::DeadLetter),
-        ] {
+        ];
+        for (topic, destination) in topics.into_iter().filter(|_| !wanted.is_empty()) {
             scan(client, uncommitted, topic, since_ms, |message| {
                 // An alert names its cause in its body.
                 let is_alert = destination == Destination::Alerts;

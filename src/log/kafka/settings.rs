@@ -28,6 +28,8 @@ pub struct KafkaSettings {
     pub topic: String,
     pub group: String,
     pub instance_id: String,
+    /// Whether outputs and offsets are committed together. Otherwise nothing fences a predecessor's outputs.
+    pub transactional: bool,
     pub transactional_id: String,
     pub alerts_topic: String,
     pub late_topic: String,
@@ -85,13 +87,15 @@ impl KafkaSettings {
         config
     }
 
-    /// The transactional writer.
+    /// The writer: transactional, or idempotent alone.
     #[must_use]
     pub fn producer(&self, limits: WriterLimits) -> ClientConfig {
         let transaction_ms = self.transaction_timeout.as_millis();
         let mut config = self.client("writer");
-        config.set("transactional.id", &self.transactional_id);
-        config.set("transaction.timeout.ms", transaction_ms.to_string());
+        if self.transactional {
+            config.set("transactional.id", &self.transactional_id);
+            config.set("transaction.timeout.ms", transaction_ms.to_string());
+        }
         // Must be below the transaction's own time-out, or a message could outlive its transaction.
         config.set("message.timeout.ms", (transaction_ms * 2 / 3).max(1_000).to_string());
         config.set("enable.idempotence", "true");

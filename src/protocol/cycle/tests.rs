@@ -8,7 +8,7 @@ use crate::domain::time::Watermark;
 use crate::domain::window::Position;
 use crate::protocol::output::{Destination, Slot};
 
-#[path = "cycle_model_tests.rs"]
+#[path = "model_tests.rs"]
 mod model;
 
 const P: PartitionId = PartitionId(0);
