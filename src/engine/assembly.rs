@@ -30,8 +30,9 @@ const REPORTS_MAX: usize = 65_536;
 /// from 0 to 12 ms: docs/PERFORMANCE.md.
 const SETTLE_MS: u64 = 5;
 const OUTPUTS_PER_COMMIT_MAX: usize = 5_000;
-/// Group offsets expire after seven days without a commit.
-const RECOMMIT_MS: u64 = 3_600_000;
+/// Group offsets expire after seven days without a commit; and a recovery looks for outputs since the last commit of each
+/// partition, idle ones included.
+const RECOMMIT_MS: u64 = 300_000;
 /// What the I/O thread is given by the process around it.
 pub struct Surroundings {
     pub settings: Arc<Settings>,

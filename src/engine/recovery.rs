@@ -130,6 +130,12 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             Err(why) => return self.answer(Answer::Waiting { partitions, why }),
         };
         tracing::debug!("positions of {} partitions known after {:?}", facts.len(), began.elapsed());
+        let silent = |partition: &PartitionId| facts.iter().all(|facts| facts.partition != *partition);
+        let silent: Vec<_> = partitions.into_iter().filter(silent).collect();
+        if !silent.is_empty() {
+            let why = "the brokers do not tell their bounds at the moment".to_owned();
+            self.answer(Answer::Waiting { partitions: silent, why });
+        }
         let mut decided = Vec::new();
         for facts in facts {
             let Some(Wanted { partition, epoch, known }) =

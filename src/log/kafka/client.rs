@@ -45,12 +45,16 @@ pub struct KafkaLog {
     queues: HashMap<PartitionId, PartitionQueue>,
     /// Partitions that the fetcher reads, and the next record expected of each.
     reading: HashMap<PartitionId, Offset>,
+    /// Partitions that the fetcher has given up, to be told once their last records are handed on.
+    failed: HashMap<PartitionId, String>,
     noted: Vec<LogEvent>,
     /// The member id of the last assignment; the client forgets its own when it gives its session up.
     joined_as: Option<String>,
     /// The session ran out. Giving up the lost partitions lets the client join again, which would throw out a successor
     /// with our instance id: it waits until the group has been asked.
     lost: Option<Lost>,
+    /// The client is joining: the group may hold it under a member id that it does not know itself yet.
+    is_joining: bool,
     ask_group_from: Instant,
 }
 
@@ -80,9 +84,11 @@ impl KafkaLog {
             doorbell,
             queues: HashMap::new(),
             reading: HashMap::new(),
+            failed: HashMap::new(),
             noted: Vec::new(),
             joined_as: None,
             lost: None,
+            is_joining: true,
             ask_group_from: clock::monotonic_now(),
             settings: settings.clone(),
         })
@@ -128,6 +134,12 @@ impl KafkaLog {
         }
     }
 
+    /// Whether a rebalance waits for the engine's answer: assigning or giving up anything would be taken for it.
+    fn rebalance_waits(&mut self) -> bool {
+        self.serve(Duration::ZERO);
+        self.noted.iter().any(|event| matches!(event, LogEvent::Revoked(_) | LogEvent::Lost(_)))
+    }
+
     fn is_fenced(&self) -> bool {
         let fatal = self.consumer.client().fatal_error();
         matches!(fatal, Some((RDKafkaErrorCode::FencedInstanceId, _))) || self.noted.contains(&LogEvent::Replaced)
@@ -139,7 +151,8 @@ impl KafkaLog {
     /// one until the lost partitions are given up. The broker answers these as if a newer process had come.
     fn was_replaced(&mut self) -> Option<bool> {
         let now = clock::monotonic_now();
-        if now < self.ask_group_from {
+        self.is_joining &= member_id(&self.consumer).is_none();
+        if now < self.ask_group_from || (self.is_joining && !self.is_fenced()) {
             return None;
         }
         match group_members(&self.consumer, &self.group, MEMBERSHIP_ANSWER) {
@@ -167,6 +180,7 @@ impl KafkaLog {
             Some(true) => self.noted.push(LogEvent::Replaced),
             Some(false) => {
                 let released = self.lost.take().and_then(|lost| lost.released).unwrap_or_default();
+                self.is_joining = true;
                 self.unassign(&released);
             }
             None => {}
@@ -187,7 +201,9 @@ impl KafkaLog {
         self.queues.clear();
         self.reading.clear();
         self.noted.clear();
+        self.failed.clear();
         self.lost = None;
+        self.is_joining = true;
         self.consumer = consumer;
         Ok(())
     }
@@ -261,6 +277,10 @@ impl Log for KafkaLog {
     }
 
     fn start(&mut self, partition: PartitionId, from: Offset) -> Result<(), String> {
+        if self.rebalance_waits() {
+            return Err("the group is rebalancing".to_owned());
+        }
+        self.failed.remove(&partition);
         if !self.queues.contains_key(&partition) {
             let queue = PartitionQueue::open(&self.consumer, &self.topic, partition.0, &self.doorbell)
                 .ok_or_else(|| format!("partition {partition} has no queue"))?;
@@ -275,6 +295,10 @@ impl Log for KafkaLog {
     }
 
     fn stop(&mut self, partitions: &[PartitionId], release: bool) {
+        if !release && self.rebalance_waits() {
+            // What is given up now would answer it; it is given up with what the rebalance takes.
+            return;
+        }
         let known: Vec<_> =
             partitions.iter().copied().filter(|partition| self.reading.remove(partition).is_some()).collect();
         if known.is_empty() && !release {
@@ -295,8 +319,12 @@ impl Log for KafkaLog {
         if let Some(last) = last_offset(&taken.batch) {
             *expected = last.next();
         }
-        if let Some(error) = taken.error
-            && last_offset(&taken.batch).is_none()
+        // It comes once, behind the last records that there are, and nothing is fetched after it.
+        if let Some(error) = taken.error {
+            self.failed.insert(partition, error);
+        }
+        if last_offset(&taken.batch).is_none()
+            && let Some(error) = self.failed.remove(&partition)
         {
             return Read::Failed(error);
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 /// Session time-out of the group membership: how long the partitions of a dead process wait for another one. A process
 /// that restarts under the same id does not wait.
@@ -38,6 +39,14 @@ pub struct KafkaSettings {
 }
 
 impl KafkaSettings {
+    /// How long the writer waits for an answer before it repeats a request.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        let configured = self.base.get("socket.timeout.ms").and_then(|text| text.parse().ok());
+        let default = (self.transaction_timeout / 2).clamp(Duration::from_secs(1), Duration::from_secs(60));
+        configured.map_or(default, Duration::from_millis)
+    }
+
     fn client(&self, role: &str) -> ClientConfig {
         let mut config = self.base.clone();
         default(&mut config, "client.id", &format!("{}-{role}", self.transactional_id));
@@ -102,7 +111,9 @@ impl KafkaSettings {
         config.set("message.max.bytes", limits.record_max.clamp(1_000_000, 1_000_000_000).to_string());
         // One limit for all topics, so the smallest; a record that is larger alone makes a batch of its own.
         config.set("batch.size", limits.batch_max.clamp(1, 1_000_000).to_string());
-        default(&mut config, "socket.timeout.ms", &(transaction_ms / 2).clamp(1_000, 60_000).to_string());
+        default(&mut config, "socket.timeout.ms", &self.request_timeout().as_millis().to_string());
+        // Closed connections and timed-out requests are told at this level.
+        config.set_log_level(RDKafkaLogLevel::Info);
         default(&mut config, "linger.ms", "0");
         default(&mut config, "retry.backoff.ms", "10");
         default(&mut config, "retry.backoff.max.ms", "100");

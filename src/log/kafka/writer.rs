@@ -134,7 +134,12 @@ impl Writer {
 
     pub fn commit(&mut self) -> Outcome {
         let timeout = self.settings.transaction_timeout;
+        let began = clock::monotonic_now();
+        let suspicious = self.settings.request_timeout();
         self.with(|writer, _| match writer.producer().commit_transaction(timeout) {
+            Ok(()) if began.elapsed() >= suspicious => {
+                Outcome::DoneDisturbed("the commit took as long as a request may: it may have been repeated".to_owned())
+            }
             Ok(()) => {
                 // Errors that arose during the commit wait in the event queue; one poll serves one event.
                 for _ in 0..writer.producer().in_flight_count().clamp(1, 64) {

@@ -42,6 +42,8 @@ pub struct CycleSettings {
 
 /// A transaction between its first step and its decision.
 struct Transaction {
+    /// Epoch ms: none of its outputs is older.
+    began_ms: i64,
     parts: Vec<(PartitionId, Effects)>,
     steps: VecDeque<Step>,
     in_doubt: bool,
@@ -272,11 +274,12 @@ impl CommitCycle {
             Some(OffsetCommit { partition: *partition, offset, metadata: metadata.to_text() })
         });
         let steps = plan(self.settings.mode, outputs, commits.collect());
-        Some(Transaction { parts, steps, in_doubt: false })
+        Some(Transaction { began_ms: wall_ms, parts, steps, in_doubt: false })
     }
 
     fn read_back_requests(&self) -> Vec<ReadBackRequest> {
         let reads_outputs = self.settings.mode == DeliveryMode::ExactlyOnce;
+        let began_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.began_ms);
         let parts = self.transaction.iter().flat_map(|transaction| &transaction.parts);
         parts
             .filter_map(|(partition, _)| {
@@ -284,7 +287,7 @@ impl CommitCycle {
                 Some(ReadBackRequest {
                     partition: *partition,
                     outputs_from: reads_outputs.then_some(ledger.committed.next.offset),
-                    since_ms: ledger.committed_at_ms,
+                    since_ms: began_ms,
                 })
             })
             .collect()

@@ -102,7 +102,7 @@ impl CommitCycle {
         if !unsent.is_empty() {
             let outputs = unsent.iter().flat_map(|(_, effects)| effects.outputs.iter().cloned()).collect();
             let steps = VecDeque::from([Step::Produce(outputs)]);
-            self.transaction = Some(Transaction { parts: unsent, steps, in_doubt: false });
+            self.transaction = Some(Transaction { began_ms: wall_ms, parts: unsent, steps, in_doubt: false });
         }
         self.last_commit = now;
         self.commit_at_once = true;

@@ -20,7 +20,7 @@ pub struct ReadBackRequest {
     pub partition: PartitionId,
     /// Outputs whose source offset is at or behind this are looked for; `None`: none are.
     pub outputs_from: Option<Offset>,
-    /// When the transaction before the one in doubt was committed, epoch ms.
+    /// No output that is looked for is older, epoch ms.
     pub since_ms: i64,
 }
 
