@@ -33,6 +33,10 @@ mod outages;
 #[path = "service/instances.rs"]
 mod instances;
 
+// At least once, at most once: what they promise, and what they do not.
+#[path = "service/modes.rs"]
+mod modes;
+
 // Starting: an unreachable broker, a missing topic, where a group begins, partitions that are added.
 #[path = "service/starting.rs"]
 mod starting;

@@ -34,19 +34,17 @@ pub fn transaction_error(error: &KafkaError) -> Outcome {
 
 /// The outcome that a failed commit of offsets outside a transaction amounts to.
 #[must_use]
-pub fn commit_error(error: &KafkaError) -> Outcome {
-    let text = format!("committing offsets: {error}");
-    match error.rdkafka_error_code() {
-        Some(Code::FencedInstanceId | Code::IllegalGeneration | Code::UnknownMemberId) => Outcome::Fenced(text),
+pub fn commit_error(code: Code) -> Outcome {
+    let text = format!("committing offsets: {code}");
+    match code {
+        Code::FencedInstanceId | Code::IllegalGeneration | Code::UnknownMemberId => Outcome::Fenced(text),
         // Refused before anything was done.
-        Some(
-            Code::RebalanceInProgress
-            | Code::NotCoordinator
-            | Code::CoordinatorNotAvailable
-            | Code::CoordinatorLoadInProgress
-            | Code::WaitingForCoordinator
-            | Code::AssignmentLost,
-        ) => Outcome::Retriable(text),
+        Code::RebalanceInProgress
+        | Code::NotCoordinator
+        | Code::CoordinatorNotAvailable
+        | Code::CoordinatorLoadInProgress
+        | Code::WaitingForCoordinator
+        | Code::AssignmentLost => Outcome::Retriable(text),
         _ => Outcome::Doubtful(text),
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::topic_partition_list::Offset as ListOffset;
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -14,7 +14,9 @@ use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::log::kafka::classify;
 use crate::log::kafka::membership::{Membership, event_of};
-use crate::log::kafka::native::{MessageBatch, PartitionQueue, cached_end, group_generation, group_members, member_id};
+use crate::log::kafka::native::{
+    MessageBatch, PartitionQueue, cached_end, commit_offsets, group_generation, group_members, member_id,
+};
 use crate::log::kafka::reader::KafkaReader;
 use crate::log::kafka::settings::{KafkaSettings, WriterLimits};
 use crate::log::kafka::writer::{Writer, offset_list};
@@ -126,6 +128,7 @@ impl KafkaLog {
             }
             if let LogEvent::Assigned(_) = event {
                 self.joined_as = member_id(&self.consumer).or(self.joined_as.take());
+                self.is_joining = false;
             }
             if let LogEvent::Lost(_) = event {
                 self.lost.get_or_insert_default();
@@ -218,21 +221,12 @@ impl KafkaLog {
             Ok(offsets) => offsets,
             Err(why) => return Outcome::Doubtful(why),
         };
-        self.consumer.context().forget_commits();
-        if let Err(error) = self.consumer.commit(&offsets, CommitMode::Async) {
-            return classify::commit_error(&error);
-        }
-        let deadline = clock::monotonic_now() + self.settings.transaction_timeout;
-        loop {
-            self.serve(Duration::from_millis(1));
-            match self.consumer.context().take_commit() {
-                Some(Ok(())) => return Outcome::Done,
-                Some(Err(error)) => return classify::commit_error(&error),
-                None if clock::monotonic_now() >= deadline => {
-                    return Outcome::Doubtful("the group did not answer the commit of offsets".to_owned());
-                }
-                None => {}
-            }
+        let consumer = Arc::clone(&self.consumer);
+        let timeout = self.settings.transaction_timeout;
+        match commit_offsets(&consumer, &offsets, timeout, || self.serve(Duration::ZERO)) {
+            Some(Ok(())) => Outcome::Done,
+            Some(Err(code)) => classify::commit_error(code),
+            None => Outcome::Doubtful("the group did not answer the commit of offsets".to_owned()),
         }
     }
 

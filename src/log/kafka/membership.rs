@@ -8,7 +8,7 @@ use rdkafka::TopicPartitionList;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::KafkaError;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use crate::domain::ids::PartitionId;
@@ -20,8 +20,6 @@ use crate::log::kafka::native::member_id;
 #[derive(Default)]
 pub struct Membership {
     events: Mutex<VecDeque<LogEvent>>,
-    /// How the last commit of offsets outside a transaction ended.
-    commit: Mutex<Option<Result<(), KafkaError>>>,
     /// The consumer is being dropped: answer the last revocation on the spot.
     closing: AtomicBool,
 }
@@ -29,14 +27,6 @@ pub struct Membership {
 impl Membership {
     pub fn take_events(&self) -> Vec<LogEvent> {
         self.events.lock().drain(..).collect()
-    }
-
-    pub fn forget_commits(&self) {
-        *self.commit.lock() = None;
-    }
-
-    pub fn take_commit(&self) -> Option<Result<(), KafkaError>> {
-        self.commit.lock().take()
     }
 
     pub fn close(&self) {
@@ -83,11 +73,6 @@ impl ConsumerContext for Membership {
             _ => LogEvent::Revoked(partitions),
         };
         self.note(event);
-    }
-
-    fn commit_callback(&self, result: KafkaResult<()>, offsets: &TopicPartitionList) {
-        let of_partitions = offsets.elements().iter().try_for_each(|element| element.error());
-        *self.commit.lock() = Some(result.and(of_partitions));
     }
 }
 
