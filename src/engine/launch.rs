@@ -9,10 +9,10 @@ use actix::{Arbiter, System};
 
 use crate::cli::exit::Exit;
 use crate::clock;
-use crate::config::Settings;
+use crate::config::{Settings, SourceKind};
 use crate::engine::assembly::{Surroundings, work};
 use crate::engine::supervisor::{Leave, Supervisor};
-use crate::http::{self, Ports};
+use crate::http::{self, Ports, Served};
 use crate::observe::status::StatusBoard;
 
 /// A thread that has not come round for this long, beyond what one transaction call may take, is stuck in a call without
@@ -45,7 +45,8 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
     let metrics = crate::observe::metrics::install();
     let board = StatusBoard::new(crate::engine::monitor::about(&settings));
     let ports = Ports::default();
-    let server = match http::serve(settings.http.listen, board.clone(), metrics) {
+    let served = Served { board: board.clone(), metrics, ports: ports.clone(), options: http_options(&settings) };
+    let server = match http::serve(settings.http.listen, served) {
         Ok((server, address)) => {
             tracing::info!("status, metrics and health on http://{address}");
             server
@@ -87,6 +88,15 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
         arbiter.stop();
     }
     leave
+}
+
+fn http_options(settings: &Settings) -> http::Options {
+    http::Options {
+        admin_token: settings.http.admin_token.clone(),
+        takes_transactions: settings.source.kind == SourceKind::Embedded,
+        max_future_skew: settings.time.max_future_skew,
+        checkpoints_retained: settings.checkpoint.retain,
+    }
 }
 
 /// The first reason to leave; a signal asks the I/O thread, which then gives the reason.
