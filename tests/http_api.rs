@@ -100,7 +100,7 @@ fn eventful() -> StatusBoard {
     };
     let counts =
         RecordCounts { counted: 1_000, duplicate: 20, late: 3, dead_letter: 2, replayed: 175, key_mismatch: 1 };
-    board.applied(PartitionId(0), standing, counts);
+    board.applied(PartitionId(0), standing, counts, NOW);
     let position = |offset| Position { offset: Offset(offset), watermark: Watermark::NONE };
     let progress = Progress {
         next: position(1_150),

@@ -8,6 +8,7 @@ pub mod codec;
 pub mod duration;
 pub mod ids;
 pub mod json;
+pub mod lookup;
 pub mod partition;
 pub mod record;
 pub mod rule;

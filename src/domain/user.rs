@@ -32,6 +32,12 @@ impl UserActor {
         first
     }
 
+    /// Whether rule `index` has alerted.
+    #[must_use]
+    pub fn has_raised(self, index: usize) -> bool {
+        self.flags & (1_u32 << index) != 0
+    }
+
     /// Marks the actor as changed since the last snapshot; false when it was already.
     pub fn mark_changed(&mut self) -> bool {
         let first = self.flags & CHANGED == 0;

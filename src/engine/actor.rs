@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, ActorContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, Context, Handler, Message, MessageResult};
 use crossbeam_channel::Sender;
 
 use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::lookup::OpenCount;
 use crate::domain::partition::{Outcome, Output, PartitionState};
 use crate::domain::snapshot::StateDelta;
 use crate::domain::statistics::StatisticsFlush;
@@ -86,6 +87,11 @@ pub struct FlushAcknowledged(pub Offset);
 pub struct TakeSnapshot {
     pub whole: bool,
 }
+
+/// What is counted of this user now? Changes nothing.
+#[derive(Message)]
+#[rtype(result = "Vec<OpenCount>")]
+pub struct LookUp(pub Arc<str>);
 
 /// The partition is somebody else's now.
 #[derive(Message)]
@@ -235,6 +241,14 @@ impl Handler<TakeSnapshot> for PartitionActor {
     fn handle(&mut self, message: TakeSnapshot, _ctx: &mut Self::Context) {
         let delta = self.state.take_snapshot(message.whole);
         self.report(Report::Snapshot { delta, through: self.state.next(), whole: message.whole });
+    }
+}
+
+impl Handler<LookUp> for PartitionActor {
+    type Result = MessageResult<LookUp>;
+
+    fn handle(&mut self, LookUp(user_id): LookUp, _ctx: &mut Self::Context) -> Self::Result {
+        MessageResult(self.state.open_counts(&user_id))
     }
 }
 

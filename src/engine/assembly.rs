@@ -8,9 +8,11 @@ use crossbeam_channel::{bounded, unbounded};
 
 use crate::cli::exit::Exit;
 use crate::config::{Mode, Settings, SourceKind, StartAt};
+use crate::engine::directory::ActorDirectory;
 use crate::engine::io::{IoThread, Wiring};
 use crate::engine::monitor::Monitor;
 use crate::engine::recovery::RecoveryWorker;
+use crate::engine::requests::CheckpointDesk;
 use crate::engine::snapshots::{SnapshotPace, SnapshotSchedule};
 use crate::engine::startup::{Cluster, open_store};
 use crate::engine::statistics::StatisticsLine;
@@ -22,7 +24,7 @@ use crate::observe::status::StatusBoard;
 use crate::protocol::cycle::{CommitCycle, CycleSettings, DeliveryMode};
 use crate::protocol::recovery::{Configured, FirstStart};
 use crate::state::{Snapshotter, SnapshotterSettings};
-use crate::stats::{Identity, ProgressProbe, STATEMENT_TIMEOUT, StatisticsWriter, StatsOptions};
+use crate::stats::{Identity, ProgressProbe, STATEMENT_TIMEOUT, StatisticsQuery, StatisticsWriter, StatsOptions};
 
 /// Reports that may wait for the I/O thread: far more than all credits together.
 const REPORTS_MAX: usize = 65_536;
@@ -89,6 +91,13 @@ fn run<L: Log, R: RecoveryReader + 'static>(
     let (statistics_events, statistics_line) = unbounded();
     let (snapshot_events, snapshot_line) = unbounded();
     let statistics_options = statistics_options(settings, &cluster)?;
+    if let Some(options) = &statistics_options {
+        ports.set_statistics(Arc::new(StatisticsQuery::new(options)));
+    }
+    let (desk, checkpoint_requests) = CheckpointDesk::new(store.state_dir().to_owned(), Arc::clone(&doorbell));
+    ports.set_checkpoints(Arc::new(desk));
+    let directory = ActorDirectory::default();
+    ports.set_users(Arc::new(directory.clone()));
     let worker = RecoveryWorker {
         reader,
         topic: Arc::from(settings.source.topic.as_str()),
@@ -133,6 +142,8 @@ fn run<L: Log, R: RecoveryReader + 'static>(
         answers: answer_line,
         statistics_events: statistics_line,
         snapshot_events: snapshot_line,
+        checkpoint_requests,
+        directory,
         doorbell,
         stop,
         supervisor,

@@ -17,10 +17,12 @@ use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::Parameters;
 use crate::engine::actor::{Apply, Epoch, FlushAcknowledged, FromActor, PartitionActor, Report};
+use crate::engine::directory::ActorDirectory;
 use crate::engine::handover::Handover;
 use crate::engine::monitor::Monitor;
 use crate::engine::outputs::TopicLimits;
 use crate::engine::recovery::{Answer, Request, Wanted};
+use crate::engine::requests::CheckpointRequest;
 use crate::engine::snapshots::SnapshotSchedule;
 use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::Supervisor;
@@ -99,6 +101,8 @@ pub struct Wiring {
     pub answers: Receiver<Answer>,
     pub statistics_events: Receiver<StatsEvent>,
     pub snapshot_events: Receiver<SnapshotEvent>,
+    pub checkpoint_requests: Receiver<CheckpointRequest>,
+    pub directory: ActorDirectory,
     pub doorbell: Arc<Doorbell>,
     pub stop: Arc<AtomicBool>,
     pub supervisor: Supervisor,
@@ -174,6 +178,7 @@ impl<L: Log> IoThread<L> {
         busy |= self.actor_reports();
         busy |= self.statistics_events();
         busy |= self.snapshot_events();
+        busy |= self.operator_requests();
         busy |= self.feed();
         busy |= self.commit();
         self.timers();

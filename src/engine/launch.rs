@@ -13,10 +13,10 @@ use actix::{Arbiter, System};
 
 use crate::cli::exit::Exit;
 use crate::clock;
-use crate::config::Settings;
+use crate::config::{Settings, SourceKind};
 use crate::engine::assembly::{Surroundings, work};
 use crate::engine::supervisor::{Leave, Supervisor};
-use crate::http::{self, Ports};
+use crate::http::{self, Ports, Served};
 use crate::observe::status::StatusBoard;
 
 /// A thread that has not come round for this long, beyond what one transaction call may take, is stuck in a call without
@@ -57,9 +57,10 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
     let front = Rc::new(RefCell::new(None));
     let listen = settings.http.listen;
     let bind = {
-        let (board, front) = (board.clone(), Rc::clone(&front));
+        let served = Served { board: board.clone(), metrics, ports: ports.clone(), options: http_options(&settings) };
+        let front = Rc::clone(&front);
         move || -> io::Result<()> {
-            let (server, address) = http::serve(listen, board.clone(), metrics.clone())?;
+            let (server, address) = http::serve(listen, served.clone())?;
             tracing::info!("status, metrics and health on http://{address}");
             front.replace(Some(server.handle()));
             actix::spawn(server);
@@ -125,6 +126,15 @@ async fn bind_later(bind: impl Fn() -> io::Result<()>, listen: SocketAddr, super
             }
             Err(_) => {}
         }
+    }
+}
+
+fn http_options(settings: &Settings) -> http::Options {
+    http::Options {
+        admin_token: settings.http.admin_token.clone(),
+        takes_transactions: settings.source.kind == SourceKind::Embedded,
+        max_future_skew: settings.time.max_future_skew,
+        checkpoints_retained: settings.checkpoint.retain,
     }
 }
 

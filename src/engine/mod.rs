@@ -12,6 +12,7 @@
 
 pub mod actor;
 mod assembly;
+mod directory;
 mod handover;
 mod io;
 mod launch;
@@ -19,6 +20,7 @@ pub mod monitor;
 mod outputs;
 mod ownership;
 mod recovery;
+mod requests;
 mod snapshots;
 mod startup;
 mod statistics;

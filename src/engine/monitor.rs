@@ -157,7 +157,7 @@ impl Monitor {
             open_users: applied.open_users,
             statistics_pending_rows: applied.pending_statistics,
         };
-        self.board.applied(partition, standing, applied.counts);
+        self.board.applied(partition, standing, applied.counts, Now::read());
     }
 
     /// A transaction took effect.
@@ -167,6 +167,7 @@ impl Monitor {
         metrics::transaction(TransactionResult::Committed);
         metrics::commit_duration(duration);
         let mut summary = CommitSummary { duration, alerts: 0, late: 0, dead_letters: 0 };
+        let mut latencies_ms = Vec::new();
         for output in parts.iter().flat_map(|(_, _, outputs)| outputs) {
             match &output.id.slot {
                 Slot::Alert(rule) => {
@@ -175,6 +176,7 @@ impl Monitor {
                     if let Some(timestamp) = output.source_timestamp_ms {
                         let latency_ms = u64::try_from(now.wall_ms.saturating_sub(timestamp)).unwrap_or(0);
                         metrics::alert_latency(Duration::from_millis(latency_ms));
+                        latencies_ms.push(latency_ms);
                     }
                 }
                 Slot::Late => summary.late += 1,
@@ -182,6 +184,7 @@ impl Monitor {
             }
         }
         let offsets: Vec<_> = parts.iter().map(|(partition, through, _)| (*partition, *through)).collect();
+        self.board.alert_latencies(&latencies_ms, now);
         self.board.committed(summary, &offsets, now);
         if std::mem::take(&mut self.commits_in_trouble) {
             tracing::info!("commits succeed again");

@@ -103,6 +103,7 @@ impl<L: Log> IoThread<L> {
     /// Drops everything that is known of a partition; its undecided effects are dropped too.
     pub(super) fn forget(&mut self, partition: PartitionId) {
         if let Some(Owned::Running(running)) = self.owned.remove(&partition) {
+            self.wiring.directory.remove(partition);
             // A full or closed mailbox belongs to an actor that ends anyway when its address is dropped.
             let _ = running.actor.try_send(Halt);
         }
@@ -180,6 +181,7 @@ impl<L: Log> IoThread<L> {
             context.set_mailbox_capacity(256);
             PartitionActor::new(state, encoder, live_from, epoch, line)
         });
+        self.wiring.directory.enter(partition, actor.clone());
         let running = Running {
             actor,
             epoch,

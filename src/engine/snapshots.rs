@@ -174,7 +174,8 @@ impl SnapshotSchedule {
         }
     }
 
-    fn begin(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)], now_ms: u64) {
+    /// Begins a round, whatever the time; only while [`SnapshotSchedule::is_idle`].
+    pub(super) fn begin(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)], now_ms: u64) {
         let mut awaited = BTreeSet::new();
         for (partition, actor) in actors {
             let Some(subject) = self.subjects.get(partition) else { continue };

@@ -11,7 +11,7 @@ use crate::engine::monitor::Monitor;
 use crate::engine::outputs::TopicLimits;
 use crate::engine::startup::{Cluster, await_cluster, fence_predecessor};
 use crate::log::embedded::{EmbeddedError, EmbeddedLog, EmbeddedReader, EmbeddedStore, Retention, StoreFeeds};
-use crate::log::kafka::{KafkaLog, KafkaReader, WriterLimits};
+use crate::log::kafka::{KafkaFeeds, KafkaLog, KafkaReader, WriterLimits};
 use crate::log::{AlertFeeds, Doorbell, Ingest};
 
 /// A predecessor that was killed gives its folder up within moments.
@@ -47,7 +47,8 @@ pub fn open_kafka(
         .map_err(|error| (Exit::Usage, format!("kafka.properties: {error:#}")))?;
     fence_predecessor(&mut log, patience, stop, monitor)?;
     let doorbell = log.doorbell();
-    Ok(Transport { log, reader, cluster, doorbell, ingest: None, alerts: None })
+    let alerts: Arc<dyn AlertFeeds> = Arc::new(KafkaFeeds(kafka));
+    Ok(Transport { log, reader, cluster, doorbell, ingest: None, alerts: Some(alerts) })
 }
 
 /// Opens the embedded log. A predecessor that was just killed may still hold it for a moment.

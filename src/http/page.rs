@@ -1,37 +1,74 @@
-//! The status as a page for people: plain HTML without scripts, complete in itself.
+//! The dashboard: one page that is complete as it is sent, and kept up to date by a script of its own.
 //!
-//! Every text from outside goes through [`Escaped`]; nothing else writes a variable into the page.
+//! Every text from outside goes through [`Escaped`]; nothing else writes a variable into the page. The script
+//! (`dashboard/dashboard.js`) finds the places to update by their ids and writes text only; `view` forms what both show.
+
+mod view;
 
 use std::fmt::{self, Display, Formatter, Write};
 
-use chrono::{DateTime, SecondsFormat};
+use actix_web::HttpResponse;
+use actix_web::http::header::ContentType;
+use actix_web::web::Data;
 
-use crate::observe::report::{PartitionPhase, PartitionReport, StatusReport, Trouble};
+use crate::observe::report::{GuaranteeState, PartitionReport, StatusReport};
+use crate::observe::status::StatusBoard;
+use view::{Tile, grouped, known, phase, time_of_day};
 
-const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em;\
-                     color:#222;background:#fff}h1{font-size:1.4em}h2{font-size:1.1em;margin-top:1.6em}\
-                     table{border-collapse:collapse}th,td{padding:.2em .9em .2em 0;text-align:left;\
-                     vertical-align:top;border-bottom:1px solid #ddd}.no{color:#a40000}.yes{color:#1d6b1d}";
+const SCRIPT: &str = include_str!("dashboard/dashboard.js");
+const STYLE: &str = include_str!("dashboard/dashboard.css");
+
+#[utoipa::path(
+    get, path = "/", tag = "operation", summary = "The dashboard",
+    responses((status = 200, content_type = "text/html", body = String))
+)]
+pub async fn dashboard(board: Data<StatusBoard>) -> HttpResponse {
+    HttpResponse::Ok().content_type(ContentType::html()).body(render(&board.snapshot()))
+}
+
+pub async fn script() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/javascript; charset=utf-8").body(SCRIPT)
+}
+
+pub async fn style() -> HttpResponse {
+    HttpResponse::Ok().content_type("text/css; charset=utf-8").body(STYLE)
+}
 
 /// The whole page.
 #[must_use]
 pub fn render(report: &StatusReport) -> String {
-    let mut page = Page(String::with_capacity(8_192));
+    let mut page = Page(String::with_capacity(16_384));
     let instance = &report.instance;
     page.add(format_args!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv=\"refresh\" content=\"5\">\
-         <title>Tallyguard {id}: {state}</title><style>{STYLE}</style></head>\n<body><h1>Tallyguard {id}</h1>\n",
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
+         <meta name=\"color-scheme\" content=\"light dark\">\
+         <title>Tallyguard {id}: {state}</title><link rel=\"stylesheet\" href=\"/dashboard.css\">\
+         <noscript><meta http-equiv=\"refresh\" content=\"5\"></noscript>\
+         <script src=\"/dashboard.js\" defer></script></head>\n<body>\n\
+         <header><h1>Tallyguard <span>{id}</span></h1>\
+         <p>{mode} · version {version} · <span id=\"updated\">as of {now}</span></p></header>\n<main>\n",
         id = Escaped(&instance.id),
         state = report.state.as_str(),
+        mode = Escaped(&instance.mode),
+        version = Escaped(&instance.version),
+        now = time_of_day(instance.reported_at_ms),
     ));
-    verdict(&mut page, report);
+    guarantee(&mut page, report);
+    tiles(&mut page, report);
+    page.add(format_args!("<div class=\"columns\">\n"));
     partitions(&mut page, &report.partitions);
-    rows(&mut page, "Work", &work(report));
-    rows(&mut page, "Instance", &about(report));
+    alerts(&mut page);
+    page.add(format_args!("</div>\n<div class=\"columns\">\n"));
+    rows(&mut page, "Work", "work", &view::work(report));
+    rows(&mut page, "Instance", "instance", &view::about(report));
+    page.add(format_args!("</div>\n"));
     rules(&mut page, report);
     page.add(format_args!(
-        "<p><a href=\"/api/v1/status\">status as JSON</a> · <a href=\"/metrics\">metrics</a> · \
-         <a href=\"/readyz\">readiness</a> · <a href=\"/healthz\">health</a></p>\n</body></html>\n"
+        "</main>\n<footer><a href=\"/api/v1/status\">status as JSON</a> <a href=\"/api/v1/alerts\">alerts as JSON</a> \
+         <a href=\"/api/v1/checkpoints\">checkpoints</a> <a href=\"/metrics\">metrics</a> \
+         <a href=\"/readyz\">readiness</a> <a href=\"/healthz\">health</a> \
+         <a href=\"/api/v1/openapi.json\">OpenAPI</a></footer>\n</body></html>\n"
     ));
     page.0
 }
@@ -45,133 +82,92 @@ impl Page {
     }
 }
 
-fn verdict(page: &mut Page, report: &StatusReport) {
-    let (class, word) = if report.ready { ("yes", "ready") } else { ("no", "not ready") };
-    page.add(format_args!("<p>{}, <strong class=\"{class}\">{word}</strong></p>\n", report.state.as_str()));
-    for (class, sentences) in [("no", &report.reasons), ("look", &report.remarks)] {
-        if sentences.is_empty() {
-            continue;
-        }
-        page.add(format_args!("<ul class=\"{class}\">"));
-        for sentence in sentences {
-            page.add(format_args!("<li>{}</li>", Escaped(sentence)));
-        }
-        page.add(format_args!("</ul>\n"));
+/// The first thing to be seen: does the guarantee hold, and what is to be done.
+fn guarantee(page: &mut Page, report: &StatusReport) {
+    let guarantee = &report.guarantee;
+    let state = match guarantee.state {
+        GuaranteeState::Holding => "holding",
+        GuaranteeState::Waiting => "waiting",
+        GuaranteeState::Stopped => "stopped",
+    };
+    let (word, ready) = if report.ready { ("ready", "yes") } else { ("not ready", "no") };
+    page.add(format_args!(
+        "<section id=\"guarantee\" class=\"{state}\" aria-label=\"State of the guarantee\">\
+         <p id=\"headline\" role=\"status\">{}</p><p id=\"what-to-do\">{}</p>\
+         <p class=\"state\"><span id=\"state\">{}</span>, <strong id=\"ready\" class=\"{ready}\">{word}</strong></p>\n\
+         <ul id=\"reasons\">",
+        Escaped(&guarantee.headline),
+        Escaped(guarantee.what_to_do.as_deref().unwrap_or_default()),
+        report.state.as_str(),
+    ));
+    for sentence in report.reasons.iter().chain(&report.remarks) {
+        page.add(format_args!("<li>{}</li>", Escaped(sentence)));
     }
+    page.add(format_args!("</ul></section>\n"));
+}
+
+fn tiles(page: &mut Page, report: &StatusReport) {
+    page.add(format_args!("<section id=\"tiles\" aria-label=\"At a glance\">\n"));
+    for Tile { id, label, value, note } in view::tiles(report) {
+        page.add(format_args!(
+            "<div class=\"tile\"><h2>{label}</h2><p class=\"value\" id=\"{id}\">{}</p><p class=\"note\" id=\"{id}-note\">{}</p>\
+             </div>\n",
+            Escaped(&value),
+            Escaped(&note),
+        ));
+    }
+    page.add(format_args!("</section>\n"));
 }
 
 fn partitions(page: &mut Page, partitions: &[PartitionReport]) {
-    page.add(format_args!("<h2>Partitions</h2>\n"));
-    if partitions.is_empty() {
-        page.add(format_args!("<p>This instance owns no partition.</p>\n"));
-        return;
-    }
     page.add(format_args!(
-        "<table><tr><th>partition<th>state<th>taken in<th>committed<th>end<th>lag<th>watermark<th>open users</tr>\n"
+        "<section><h2>Partitions</h2><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Partitions\">\
+         <table><thead><tr><th>partition<th>state<th class=\"number\">lag<th class=\"number\">committed\
+         <th class=\"number wide\">end<th class=\"number\">open users<th class=\"wide\">watermark</tr></thead>\
+         <tbody id=\"partitions\">\n"
     ));
     for one in partitions {
         page.add(format_args!(
-            "<tr><td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}<td>{}</tr>\n",
+            "<tr><td>{}<td class=\"{}\">{}<td class=\"number\">{}<td class=\"number\">{}<td class=\"number wide\">{}\
+             <td class=\"number\">{}<td class=\"wide\">{}</tr>\n",
             one.partition,
+            one.phase.as_str(),
             Escaped(&phase(&one.phase)),
-            known(one.applied_offset),
+            known(one.lag_records.map(grouped)),
             known(one.committed_offset),
             known(one.end_offset),
-            known(one.lag_records),
+            grouped(one.open_users),
             one.watermark,
-            one.open_users
         ));
     }
-    page.add(format_args!("</table>\n"));
-}
-
-fn phase(phase: &PartitionPhase) -> String {
-    match phase {
-        PartitionPhase::Recovering { waiting_for: Some(why) } => format!("{}: {why}", phase.as_str()),
-        PartitionPhase::Refused(refusal) => format!("refused. What to do: {}", refusal.remedy),
-        PartitionPhase::Recovering { waiting_for: None } | PartitionPhase::Live | PartitionPhase::Revoking => {
-            phase.as_str().to_owned()
-        }
-    }
-}
-
-type Row = (&'static str, String);
-
-fn work(report: &StatusReport) -> Vec<Row> {
-    let totals = &report.totals;
-    let mut rows = vec![
-        (
-            "records",
-            format!(
-                "{} counted, {} duplicate, {} late, {} dead letters",
-                totals.counted, totals.duplicate, totals.late, totals.dead_letter
-            ),
-        ),
-        ("alerts", totals.alerts.to_string()),
-        (
-            "transactions",
-            format!(
-                "{} committed, {} aborted, {} producers replaced",
-                totals.transactions_committed, totals.transactions_aborted, totals.producer_replacements
-            ),
-        ),
-    ];
-    let commit = report.commits.last.as_ref();
-    rows.push((
-        "last commit",
-        commit.map_or_else(none, |last| format!("{}, in {} ms", time(last.at_ms), last.duration_ms)),
+    let hidden = if partitions.is_empty() { "" } else { " hidden" };
+    page.add(format_args!(
+        "</tbody></table></div><p id=\"no-partitions\"{hidden}>This instance owns no partition.</p></section>\n"
     ));
-    let statistics = &report.statistics;
-    rows.push((
-        "statistics",
-        match (statistics.enabled, statistics.connected) {
-            (false, _) => "off".to_owned(),
-            (true, connected) => format!(
-                "{}, {} rows pending, last flush {}",
-                if connected { "connected" } else { "not connected" },
-                statistics.pending_rows,
-                statistics.last_flush_at_ms.map_or_else(none, time)
-            ),
-        },
+}
+
+/// Filled by the script; without it the list is a link away.
+fn alerts(page: &mut Page) {
+    page.add(format_args!(
+        "<section><h2>Alerts <span id=\"alerts-state\"></span></h2>\
+         <noscript><p>Without scripts: <a href=\"/api/v1/alerts\">the newest alerts as JSON</a>.</p></noscript>\
+         <ol id=\"alerts\" class=\"scroll\" tabindex=\"0\" role=\"log\" aria-label=\"Newest alerts first\"></ol></section>\n"
     ));
-    rows.push(("last checkpoint", report.checkpoints.last_success_at_ms.map_or_else(none, time)));
-    let errors = [
-        ("last commit error", &report.commits.last_error),
-        ("last Kafka error", &report.kafka.last_error),
-        ("last statistics error", &report.statistics.last_error),
-        ("last checkpoint error", &report.checkpoints.last_error),
-    ];
-    for (name, error) in errors {
-        if let Some(Trouble { at_ms, message }) = error {
-            rows.push((name, format!("{}: {message}", time(*at_ms))));
-        }
-    }
-    rows
 }
 
-fn about(report: &StatusReport) -> Vec<Row> {
-    let instance = &report.instance;
-    vec![
-        ("topic", instance.topic.clone()),
-        ("group", instance.group.clone()),
-        ("cluster", instance.cluster_id.clone().unwrap_or_else(none)),
-        ("delivery", instance.mode.clone()),
-        ("version", instance.version.clone()),
-        ("started", time(instance.started_at_ms)),
-        ("this page", time(instance.reported_at_ms)),
-    ]
-}
-
-fn rows(page: &mut Page, title: &str, rows: &[Row]) {
-    page.add(format_args!("<h2>{title}</h2>\n<table>"));
+fn rows(page: &mut Page, title: &str, id: &str, rows: &[view::Row]) {
+    page.add(format_args!("<section><h2>{title}</h2>\n<table><tbody id=\"{id}\">"));
     for (name, value) in rows {
-        page.add(format_args!("<tr><th>{name}<td>{}</tr>\n", Escaped(value)));
+        page.add(format_args!("<tr><th scope=\"row\">{name}<td>{}</tr>\n", Escaped(value)));
     }
-    page.add(format_args!("</table>\n"));
+    page.add(format_args!("</tbody></table></section>\n"));
 }
 
 fn rules(page: &mut Page, report: &StatusReport) {
-    page.add(format_args!("<h2>Rules</h2>\n<table><tr><th>rule<th>version<th>limit<th>severity</tr>\n"));
+    page.add(format_args!(
+        "<section><h2>Rules</h2>\n<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Rules\"><table>\
+         <thead><tr><th>rule<th>version<th>limit<th>severity</tr></thead><tbody>\n"
+    ));
     for rule in &report.rules {
         page.add(format_args!(
             "<tr><td>{}<td>{}<td>{} transactions within {}<td>{}</tr>\n",
@@ -182,20 +178,7 @@ fn rules(page: &mut Page, report: &StatusReport) {
             rule.severity.as_str()
         ));
     }
-    page.add(format_args!("</table>\n"));
-}
-
-fn none() -> String {
-    "none yet".to_owned()
-}
-
-fn known(value: Option<impl Display>) -> String {
-    value.map_or_else(|| "unknown".to_owned(), |value| value.to_string())
-}
-
-fn time(epoch_ms: i64) -> String {
-    DateTime::from_timestamp_millis(epoch_ms)
-        .map_or_else(|| "unknown".to_owned(), |time| time.to_rfc3339_opts(SecondsFormat::Millis, true))
+    page.add(format_args!("</tbody></table></div></section>\n"));
 }
 
 /// Text as it may stand in an element or a quoted attribute.

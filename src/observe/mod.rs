@@ -5,7 +5,9 @@
 //! anything, or hold payload values and secrets.
 
 mod gauges;
+mod guarantee;
 pub mod metrics;
 pub mod readiness;
+mod recent;
 pub mod report;
 pub mod status;

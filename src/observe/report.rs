@@ -6,6 +6,7 @@
 
 use schemars::JsonSchema;
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::{Rule, Severity};
@@ -15,7 +16,7 @@ use crate::domain::time::Watermark;
 pub const FORMAT: u32 = 1;
 
 /// Everything that an instance says of itself.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct StatusReport {
     /// Version of this form.
     pub format: u32,
@@ -27,6 +28,8 @@ pub struct StatusReport {
     pub reasons: Vec<String>,
     /// What a person should look at although the instance is ready.
     pub remarks: Vec<String>,
+    pub guarantee: GuaranteeReport,
+    pub recent: RecentReport,
     /// The owned partitions, ascending.
     pub partitions: Vec<PartitionReport>,
     pub commits: CommitsReport,
@@ -59,6 +62,8 @@ impl StatusReport {
             ready: false,
             reasons: Vec::new(),
             remarks: Vec::new(),
+            guarantee: GuaranteeReport::default(),
+            recent: RecentReport::default(),
             partitions: Vec::new(),
             commits: CommitsReport::default(),
             kafka: KafkaReport::default(),
@@ -88,7 +93,7 @@ pub struct About {
     pub rules: Vec<RuleReport>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct InstanceReport {
     pub id: String,
     pub group: String,
@@ -106,7 +111,7 @@ pub struct InstanceReport {
 }
 
 /// The state of the whole instance in one word.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceState {
     /// Kafka has not been reached yet.
@@ -138,36 +143,77 @@ impl ServiceState {
     }
 }
 
+/// The state of the guarantee, in words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
+pub struct GuaranteeReport {
+    pub state: GuaranteeState,
+    /// Whether it holds and how far, as one or two sentences.
+    pub headline: String,
+    /// What a person should do about it; null when nothing.
+    pub what_to_do: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum GuaranteeState {
+    Holding,
+    /// Nothing is lost or repeated; alerts come later.
+    #[default]
+    Waiting,
+    /// At least one partition is held until a person decides.
+    Stopped,
+}
+
+/// What happened lately.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
+pub struct RecentReport {
+    /// Records taken in, replayed ones left out, over the last ten whole seconds.
+    pub records_per_second: u64,
+    /// Alerts committed within the last minute, at most 1,000: those that the latencies speak of.
+    pub alerts: u64,
+    /// From the timestamp of the source record to the commit of its alert; null without alerts.
+    pub alert_latency_p50_ms: Option<u64>,
+    pub alert_latency_p99_ms: Option<u64>,
+}
+
 /// One owned partition.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct PartitionReport {
     #[schemars(with = "i32")]
+    #[schema(value_type = i32)]
     pub partition: PartitionId,
     #[serde(flatten)]
     pub phase: PartitionPhase,
     /// Taken in, not necessarily committed.
     #[schemars(with = "Option<i64>")]
+    #[schema(value_type = Option<i64>)]
     pub applied_offset: Option<Offset>,
     #[schemars(with = "Option<i64>")]
+    #[schema(value_type = Option<i64>)]
     pub committed_offset: Option<Offset>,
     /// Behind the last record of the log that may be read.
     #[schemars(with = "Option<i64>")]
+    #[schema(value_type = Option<i64>)]
     pub end_offset: Option<Offset>,
     /// End less applied offset: an upper bound of the records not yet taken in, because markers of transactions take
     /// offsets too.
     pub lag_records: Option<u64>,
     #[serde(serialize_with = "event_time_text")]
     #[schemars(with = "Option<String>")]
+    #[schema(value_type = Option<String>)]
     pub watermark: Watermark,
     /// Every window that ends at or before this is closed, and its statistics are in the database.
     #[serde(serialize_with = "event_time_text")]
     #[schemars(with = "Option<String>")]
+    #[schema(value_type = Option<String>)]
     pub final_through: Watermark,
     /// Where a replay without a local snapshot starts to rebuild the open rule windows.
     #[schemars(with = "Option<i64>")]
+    #[schema(value_type = Option<i64>)]
     pub horizon: Option<Offset>,
     /// The same for the statistics that the database has not acknowledged.
     #[schemars(with = "Option<i64>")]
+    #[schema(value_type = Option<i64>)]
     pub statistics_horizon: Option<Offset>,
     /// Offsets from the lower horizon to the committed offset: what a replay without a local snapshot reads.
     pub replay_distance_records: Option<u64>,
@@ -176,6 +222,7 @@ pub struct PartitionReport {
     pub statistics_pending_rows: u64,
     /// Statistics before this are in the database.
     #[schemars(with = "Option<i64>")]
+    #[schema(value_type = Option<i64>)]
     pub statistics_acknowledged_offset: Option<Offset>,
 }
 
@@ -214,7 +261,7 @@ fn distance(from: Option<Offset>, to: Option<Offset>) -> Option<u64> {
 }
 
 /// How far an owned partition has come in its life with this instance.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 #[serde(tag = "phase", rename_all = "snake_case")]
 pub enum PartitionPhase {
     /// Being restored; nothing of it is put out yet.
@@ -242,7 +289,7 @@ impl PartitionPhase {
 }
 
 /// Why a partition is refused, and what the operator can do.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct PartitionRefusal {
     /// A short name that stays the same between versions.
     pub code: String,
@@ -251,13 +298,13 @@ pub struct PartitionRefusal {
 }
 
 /// An error and when it was seen.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct Trouble {
     pub at_ms: i64,
     pub message: String,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct CommitsReport {
     pub last: Option<LastCommit>,
     /// For how long no commit has succeeded although one was tried; null while commits succeed.
@@ -265,7 +312,7 @@ pub struct CommitsReport {
     pub last_error: Option<Trouble>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct LastCommit {
     pub at_ms: i64,
     pub duration_ms: u64,
@@ -274,12 +321,12 @@ pub struct LastCommit {
     pub dead_letters: u64,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct KafkaReport {
     pub last_error: Option<Trouble>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct StatisticsReport {
     pub enabled: bool,
     pub connected: bool,
@@ -291,7 +338,7 @@ pub struct StatisticsReport {
     pub last_error: Option<Trouble>,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct CheckpointsReport {
     pub last_success_at_ms: Option<i64>,
     pub last_duration_ms: Option<u64>,
@@ -304,7 +351,7 @@ pub struct CheckpointsReport {
     pub last_error: Option<Trouble>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct RuleReport {
     pub id: String,
     pub version: u32,
@@ -325,7 +372,7 @@ impl From<&Rule> for RuleReport {
     }
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 pub struct Totals {
     pub counted: u64,
     pub duplicate: u64,

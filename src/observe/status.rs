@@ -15,7 +15,9 @@ use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::partition::Progress;
 use crate::domain::time::Watermark;
+use crate::observe::guarantee;
 use crate::observe::readiness::{Stage, judge};
+use crate::observe::recent::Recent;
 pub use crate::observe::report::About;
 use crate::observe::report::{LastCommit, PartitionPhase, PartitionRefusal, PartitionReport, StatusReport, Trouble};
 
@@ -80,6 +82,7 @@ struct Facts {
     failing_since_ms: Option<u64>,
     /// Rows on their way from the actors to the database.
     statistics_rows_under_way: u64,
+    recent: Recent,
     /// Everything that was said so far; fields that follow from others or from the time are filled when it is read.
     report: StatusReport,
 }
@@ -106,6 +109,7 @@ impl StatusBoard {
             stage: Stage::Starting,
             failing_since_ms: None,
             statistics_rows_under_way: 0,
+            recent: Recent::default(),
             report: StatusReport::of(about),
         };
         Self { shared: Arc::new(Shared { heartbeat_ms: AtomicU64::new(now.monotonic_ms), facts: RwLock::new(facts) }) }
@@ -203,8 +207,10 @@ impl StatusBoard {
     }
 
     /// A batch was taken in.
-    pub fn applied(&self, partition: PartitionId, standing: Standing, counts: RecordCounts) {
+    pub fn applied(&self, partition: PartitionId, standing: Standing, counts: RecordCounts, now: Now) {
         self.write(|facts| {
+            let taken = counts.counted + counts.duplicate + counts.late + counts.dead_letter;
+            facts.recent.records(taken, now.monotonic_ms);
             let totals = &mut facts.report.totals;
             totals.counted += counts.counted;
             totals.duplicate += counts.duplicate;
@@ -254,6 +260,18 @@ impl StatusBoard {
                 if let Some(one) = facts.partition(partition) {
                     one.committed_offset = Some(next);
                 }
+            }
+        });
+    }
+
+    /// How long after their source records alerts were committed, in milliseconds.
+    pub fn alert_latencies(&self, latencies_ms: &[u64], now: Now) {
+        if latencies_ms.is_empty() {
+            return;
+        }
+        self.write(|facts| {
+            for &latency_ms in latencies_ms {
+                facts.recent.alert(latency_ms, now.monotonic_ms);
             }
         });
     }
@@ -359,7 +377,9 @@ impl StatusBoard {
     pub fn snapshot_at(&self, now: Now) -> StatusReport {
         let (stage, failing_since_ms, under_way, mut report) = {
             let facts = self.shared.facts.read();
-            (facts.stage, facts.failing_since_ms, facts.statistics_rows_under_way, facts.report.clone())
+            let mut report = facts.report.clone();
+            report.recent = facts.recent.report(now.monotonic_ms);
+            (facts.stage, facts.failing_since_ms, facts.statistics_rows_under_way, report)
         };
         report.instance.reported_at_ms = now.wall_ms;
         report.instance.since_heartbeat_ms = whole_ms(self.since_heartbeat(now.monotonic_ms));
@@ -374,6 +394,7 @@ impl StatusBoard {
         report.ready = verdict.reasons.is_empty();
         report.reasons = verdict.reasons;
         report.remarks = verdict.remarks;
+        report.guarantee = guarantee::describe(&report);
         report
     }
 }

@@ -7,6 +7,7 @@
 mod admin;
 mod classify;
 mod client;
+mod feed;
 mod membership;
 mod native;
 mod reader;
@@ -15,5 +16,6 @@ mod writer;
 
 pub use admin::{MESSAGE_MAX_BYTES_DEFAULT, TopicConfig, topic_configs};
 pub use client::KafkaLog;
+pub use feed::KafkaFeeds;
 pub use reader::KafkaReader;
 pub use settings::{HEARTBEAT_INTERVAL, KafkaSettings, MAX_POLL_INTERVAL, SESSION_TIMEOUT, WriterLimits};

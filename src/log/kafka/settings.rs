@@ -85,6 +85,17 @@ impl KafkaSettings {
         config
     }
 
+    /// A client that follows the alert topic: never a member of the group.
+    #[must_use]
+    pub fn feed(&self) -> ClientConfig {
+        let mut config = self.reading("alerts");
+        // Assigning partitions by hand needs a group id as well; without a subscription nothing joins the group.
+        config.set("group.id", &self.group);
+        default(&mut config, "fetch.wait.max.ms", "500");
+        default(&mut config, "queued.max.messages.kbytes", "8192");
+        config
+    }
+
     fn reading(&self, role: &str) -> ClientConfig {
         let mut config = self.client(role);
         config.set("enable.auto.commit", "false");
