@@ -33,6 +33,10 @@ mod outages;
 #[path = "service/instances.rs"]
 mod instances;
 
+// At least once, at most once: what they promise, and what they do not.
+#[path = "service/modes.rs"]
+mod modes;
+
 // Starting: an unreachable broker, a missing topic, where a group begins, partitions that are added.
 #[path = "service/starting.rs"]
 mod starting;
@@ -40,3 +44,11 @@ mod starting;
 // Continuing would lose or repeat data: what is refused, how, and what goes on meanwhile.
 #[path = "service/refusals.rs"]
 mod refusals;
+
+// The dashboard in a real browser.
+#[path = "service/dashboard.rs"]
+mod dashboard;
+
+// What the service answers over HTTP beside the status: users, alerts, checkpoints.
+#[path = "service/interface.rs"]
+mod interface;

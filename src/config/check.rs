@@ -11,8 +11,8 @@ use super::kafka_properties;
 use super::names::{self, TOPIC_ACCEPTED};
 use super::problem::{Findings, quoted};
 use super::raw::{
-    Mode, RawAlerts, RawCheckpoint, RawConfig, RawDelivery, RawEmbedded, RawInstance, RawKafka, RawReconcile,
-    RawSource, RawTime,
+    RawAlerts, RawCheckpoint, RawConfig, RawDelivery, RawEmbedded, RawInstance, RawKafka, RawReconcile, RawSource,
+    RawTime,
 };
 use super::settings::{
     AlertsSettings, CheckpointSettings, DeliverySettings, EmbeddedSettings, InstanceSettings, KafkaSettings, Settings,
@@ -181,16 +181,6 @@ fn alerts(raw: &mut RawAlerts, source_topic: &str, findings: &mut Findings) -> A
 }
 
 fn delivery(raw: &RawDelivery, findings: &mut Findings) -> DeliverySettings {
-    let reason = "this guarantee is not yet available in this version";
-    match raw.mode {
-        Mode::ExactlyOnce => {}
-        Mode::AtLeastOnce => {
-            findings.refuse_because("delivery.mode", quoted("at-least-once"), reason, "exactly-once");
-        }
-        Mode::AtMostOnce => {
-            findings.refuse_because("delivery.mode", quoted("at-most-once"), reason, "exactly-once");
-        }
-    }
     let key = "delivery.transaction_timeout";
     let transaction_timeout =
         within(key, &raw.transaction_timeout, ms(1_000)..=HOUR / 4, "from 1s to 15m (the brokers' limit)", findings);

@@ -11,7 +11,7 @@ use rdkafka::error::KafkaError;
 use rdkafka::producer::BaseProducer;
 use rdkafka::types::RDKafkaErrorCode;
 
-use super::settings::Settings;
+use super::settings::{Mode, Settings};
 use crate::log::kafka::{KafkaSettings, MESSAGE_MAX_BYTES_DEFAULT, WriterLimits};
 
 /// A client configuration that reaches the cluster. It holds secrets: do not log it.
@@ -34,6 +34,7 @@ pub fn kafka_settings(settings: &Settings) -> KafkaSettings {
         topic: settings.source.topic.clone(),
         group: settings.source.group.clone(),
         instance_id: settings.instance.id.clone(),
+        transactional: settings.delivery.mode == Mode::ExactlyOnce,
         transactional_id: settings.transactional_id(),
         alerts_topic: settings.alerts.topic.clone(),
         late_topic: settings.alerts.late_topic.clone(),
@@ -53,7 +54,7 @@ pub fn trial(settings: &Settings) -> Result<(), String> {
     for mut config in [kafka.consumer(), kafka.reader(), kafka.producer(limits)] {
         config.remove("bootstrap.servers");
         config.set_log_level(RDKafkaLogLevel::Emerg);
-        let is_producer = config.get("transactional.id").is_some();
+        let is_producer = config.get("enable.idempotence").is_some();
         let made = if is_producer {
             config.create::<BaseProducer>().map(drop)
         } else {

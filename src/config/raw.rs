@@ -234,7 +234,8 @@ pub struct RawDelivery {
     pub transaction_timeout: ConfiguredDuration,
 }
 
-/// The delivery guarantee. This version carries out `exactly-once`.
+/// The delivery guarantee: what may happen to an output when the process dies. `exactly-once`: nothing; `at-least-once`: it
+/// may be written twice; `at-most-once`: it may be missing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Mode {

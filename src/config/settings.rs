@@ -99,7 +99,6 @@ pub struct AlertsSettings {
 
 #[derive(Debug, Clone, Copy)]
 pub struct DeliverySettings {
-    /// Always [`Mode::ExactlyOnce`] in this version.
     pub mode: Mode,
     pub max_commit_interval: Duration,
     pub transaction_timeout: Duration,

@@ -32,8 +32,9 @@ const REPORTS_MAX: usize = 65_536;
 /// from 0 to 12 ms: docs/PERFORMANCE.md.
 const SETTLE_MS: u64 = 5;
 const OUTPUTS_PER_COMMIT_MAX: usize = 5_000;
-/// Group offsets expire after seven days without a commit.
-const RECOMMIT_MS: u64 = 3_600_000;
+/// Group offsets expire after seven days without a commit; and a recovery looks for outputs since the last commit of each
+/// partition, idle ones included.
+const RECOMMIT_MS: u64 = 300_000;
 /// What the I/O thread is given by the process around it.
 pub struct Surroundings {
     pub settings: Arc<Settings>,
@@ -101,6 +102,7 @@ fn run<L: Log, R: RecoveryReader + 'static>(
         reader,
         topic: Arc::from(settings.source.topic.as_str()),
         configured: configured(settings),
+        mode: delivery_mode(settings),
         store: Arc::clone(&store),
         progress: statistics_options.as_ref().map(ProgressProbe::new),
         requests,
@@ -173,11 +175,17 @@ fn configured(settings: &Settings) -> Configured {
     }
 }
 
+fn delivery_mode(settings: &Settings) -> DeliveryMode {
+    match settings.delivery.mode {
+        Mode::ExactlyOnce => DeliveryMode::ExactlyOnce,
+        Mode::AtLeastOnce => DeliveryMode::AtLeastOnce,
+        Mode::AtMostOnce => DeliveryMode::AtMostOnce,
+    }
+}
+
 fn cycle_settings(settings: &Settings) -> CycleSettings {
     CycleSettings {
-        mode: match settings.delivery.mode {
-            Mode::ExactlyOnce | Mode::AtLeastOnce | Mode::AtMostOnce => DeliveryMode::ExactlyOnce,
-        },
+        mode: delivery_mode(settings),
         max_commit_interval_ms: millis(settings.delivery.max_commit_interval),
         settle_ms: SETTLE_MS,
         outputs_per_commit_max: OUTPUTS_PER_COMMIT_MAX,

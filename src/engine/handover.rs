@@ -22,7 +22,8 @@ pub trait Handover {
     fn hand_over(&mut self, partitions: &[PartitionId]);
 
     /// The same for all, with a last flush of statistics and a last snapshot.
-    fn hand_over_everything(&mut self);
+    /// False when the last commit is not known to be decided.
+    fn hand_over_everything(&mut self) -> bool;
 }
 
 impl<L: Log> Handover for IoThread<L> {
@@ -40,13 +41,15 @@ impl<L: Log> Handover for IoThread<L> {
         self.log.stop(partitions, true);
     }
 
-    fn hand_over_everything(&mut self) {
+    fn hand_over_everything(&mut self) -> bool {
         tracing::info!("stopping: finishing what is under way");
         self.wiring.monitor.stopping();
         let all: BTreeSet<_> = self.owned.keys().copied().collect();
         self.drain_actors(&all);
         self.commit_everything();
+        let is_decided = self.cycle.is_settled();
         self.last_writes();
+        is_decided
     }
 }
 

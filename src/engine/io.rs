@@ -15,6 +15,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::cli::exit::Exit;
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::rule::Parameters;
 use crate::engine::actor::{Apply, Epoch, FlushAcknowledged, FromActor, PartitionActor, Report};
 use crate::engine::directory::ActorDirectory;
 use crate::engine::handover::Handover;
@@ -41,6 +42,9 @@ const PENDING_OUTPUTS_MAX: usize = 100_000;
 const IDLE_WAIT: Duration = Duration::from_millis(5);
 /// How long the database must have taken writes before statistics are built again from the log.
 pub(super) const REBUILD_AFTER_MS: u64 = 2_000;
+/// Pause between two rebuilds of one partition: this, doubled each time, at most the other.
+const REBUILD_PAUSE_MS: u64 = 15_000;
+const REBUILD_PAUSE_MAX_MS: u64 = 1_800_000;
 const VERIFY_EVERY_MS: u64 = 30_000;
 
 /// An assigned partition.
@@ -64,6 +68,27 @@ pub struct Running {
     pub(super) began: std::time::Instant,
     pub(super) is_live: bool,
     pub(super) has_shed_statistics: bool,
+    /// The rules that decide from its start on: told to the database once a commit says so too.
+    pub(super) unrecorded_rules: Option<Arc<Parameters>>,
+}
+
+/// When a partition's statistics were last built again from the log, because the database had been away for too long. A
+/// database that is merely slow lets them go again and again: each time the partition waits longer, and alerts go on.
+#[derive(Debug, Default)]
+pub(super) struct Rebuild {
+    pub not_before_ms: u64,
+    times: u32,
+}
+
+impl Rebuild {
+    pub fn note(&mut self, now_ms: u64) {
+        if now_ms > self.not_before_ms.saturating_add(REBUILD_PAUSE_MAX_MS) {
+            self.times = 0;
+        }
+        self.times += 1;
+        let pause_ms = REBUILD_PAUSE_MS.saturating_mul(1 << self.times.min(10));
+        self.not_before_ms = now_ms + pause_ms.min(REBUILD_PAUSE_MAX_MS);
+    }
 }
 
 /// What the I/O thread is given.
@@ -102,6 +127,7 @@ pub struct IoThread<L: Log> {
     pub(super) denied: Option<String>,
     /// Since when the database takes writes.
     pub(super) database_up_since_ms: Option<u64>,
+    pub(super) rebuilds: BTreeMap<PartitionId, Rebuild>,
 }
 
 impl<L: Log> IoThread<L> {
@@ -120,6 +146,7 @@ impl<L: Log> IoThread<L> {
             join_deadline_ms: Some(clock::monotonic_ms() + startup_timeout_ms),
             denied: None,
             database_up_since_ms: None,
+            rebuilds: BTreeMap::new(),
         }
     }
 
@@ -127,8 +154,13 @@ impl<L: Log> IoThread<L> {
     pub fn run(mut self) {
         while !self.wiring.supervisor.is_leaving() {
             if self.wiring.stop.load(Ordering::SeqCst) {
-                self.hand_over_everything();
-                self.wiring.supervisor.leave(Exit::Done, "stopped as asked");
+                if self.hand_over_everything() {
+                    self.wiring.supervisor.leave(Exit::Done, "stopped as asked");
+                } else {
+                    let reason =
+                        "stopped as asked, but the last commit is not known to be decided; the next start settles it";
+                    self.wiring.supervisor.leave(Exit::Failed, reason);
+                }
                 break;
             }
             if !self.turn() {
@@ -320,6 +352,11 @@ impl<L: Log> IoThread<L> {
         for notice in notices {
             match notice {
                 Notice::Committed { partition, through, outputs } => {
+                    if let Some(Owned::Running(running)) = self.owned.get_mut(&partition)
+                        && let Some(rules) = running.unrecorded_rules.take()
+                    {
+                        self.wiring.statistics.record_rules(partition, &rules);
+                    }
                     self.wiring.statistics.committed(partition, through);
                     self.wiring.snapshots.committed(partition, through);
                     committed.push((partition, through, outputs));
@@ -335,6 +372,7 @@ impl<L: Log> IoThread<L> {
                     );
                     self.begin_again(partition);
                 }
+                Notice::GivenUp { outputs, why } => self.wiring.monitor.given_up(outputs, &why),
                 Notice::Replaced => self
                     .wiring
                     .supervisor

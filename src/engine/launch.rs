@@ -1,5 +1,9 @@
 //! Puts the parts together, waits for the first reason to leave, and takes them apart again.
 
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -18,6 +22,11 @@ use crate::observe::status::StatusBoard;
 /// A thread that has not come round for this long, beyond what one transaction call may take, is stuck in a call without
 /// a time-out; a restart is always safe.
 const STUCK: Duration = Duration::from_secs(90);
+
+/// A predecessor that is frozen keeps its port until it wakes and leaves.
+const PORT_PATIENCE: Duration = Duration::from_secs(60);
+/// A watchdog that comes round so late was frozen with its process.
+const FROZEN: Duration = Duration::from_secs(5);
 
 /// Runs the service until it is asked to stop or cannot go on.
 pub fn run(settings: Settings) -> Exit {
@@ -45,20 +54,32 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
     let metrics = crate::observe::metrics::install();
     let board = StatusBoard::new(crate::engine::monitor::about(&settings));
     let ports = Ports::default();
+    let front = Rc::new(RefCell::new(None));
+    let listen = settings.http.listen;
     let served = Served { board: board.clone(), metrics, ports: ports.clone(), options: http_options(&settings) };
-    let server = match http::serve(settings.http.listen, served) {
-        Ok((server, address)) => {
+    let bind = {
+        let front = Rc::clone(&front);
+        move || -> io::Result<()> {
+            let (server, address) = http::serve(listen, served.clone())?;
             tracing::info!("status, metrics and health on http://{address}");
-            server
-        }
-        Err(error) => {
-            let reason = format!("http.listen = {}: {error}", settings.http.listen);
-            return Leave { exit: Exit::Usage, reason };
+            front.replace(Some(server.handle()));
+            actix::spawn(server);
+            Ok(())
         }
     };
+    match bind() {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            tracing::warn!(
+                "http.listen = {listen}: {error}; trying again for {} s: a predecessor with the same configuration leaves \
+                 once it is replaced",
+                PORT_PATIENCE.as_secs()
+            );
+            actix::spawn(bind_later(bind, listen, supervisor.clone()));
+        }
+        Err(error) => return Leave { exit: Exit::Usage, reason: format!("http.listen = {listen}: {error}") },
+    }
     let stuck = STUCK + settings.delivery.transaction_timeout * 2;
-    let server_handle = server.handle();
-    actix::spawn(server);
     let stop = Arc::new(AtomicBool::new(false));
     let arbiters: Vec<_> = (0..settings.instance.threads).map(|_| Arbiter::new()).collect();
     let io = std::thread::Builder::new().name("tallyguard-io".to_owned()).spawn({
@@ -82,7 +103,10 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
         Err(error) => return Leave { exit: Exit::Failed, reason: format!("no thread for I/O: {error}") },
     };
     let leave = await_leave(&supervisor, &stop, &board, stuck).await;
-    server_handle.stop(false).await;
+    let server = front.take();
+    if let Some(server) = server {
+        server.stop(false).await;
+    }
     await_end(io).await;
     for arbiter in arbiters {
         arbiter.stop();
@@ -99,6 +123,21 @@ fn http_options(settings: &Settings) -> http::Options {
     }
 }
 
+/// Takes the address as soon as whoever has it lets go.
+async fn bind_later(bind: impl Fn() -> io::Result<()>, listen: SocketAddr, supervisor: Supervisor) {
+    let deadline = clock::monotonic_now() + PORT_PATIENCE;
+    loop {
+        tokio::time::sleep(Duration::from_millis(250)).await;
+        match bind() {
+            Ok(()) => return,
+            Err(error) if clock::monotonic_now() >= deadline => {
+                return supervisor.leave(Exit::Usage, format!("http.listen = {listen}: {error}"));
+            }
+            Err(_) => {}
+        }
+    }
+}
+
 /// The first reason to leave; a signal asks the I/O thread, which then gives the reason.
 async fn await_leave(supervisor: &Supervisor, stop: &AtomicBool, board: &StatusBoard, stuck: Duration) -> Leave {
     use tokio::signal::unix::{SignalKind, signal};
@@ -107,13 +146,21 @@ async fn await_leave(supervisor: &Supervisor, stop: &AtomicBool, board: &StatusB
         return Leave { exit: Exit::Failed, reason: "signals cannot be waited for".to_owned() };
     };
     let mut watchdog = tokio::time::interval(Duration::from_secs(1));
+    let mut last_look = clock::monotonic_now();
+    let mut awake_since = last_look;
     loop {
         tokio::select! {
             leave = supervisor.wait() => return leave,
             _ = terminate.recv() => stop.store(true, Ordering::SeqCst),
             _ = interrupt.recv() => stop.store(true, Ordering::SeqCst),
             _ = watchdog.tick() => {
-                if board.since_heartbeat(clock::monotonic_ms()) > stuck {
+                let now = clock::monotonic_now();
+                if now.duration_since(last_look) > FROZEN {
+                    // The whole process stood still, the watchdog too: the I/O thread gets its time anew.
+                    awake_since = now;
+                }
+                last_look = now;
+                if board.since_heartbeat(clock::monotonic_ms()) > stuck && now.duration_since(awake_since) > stuck {
                     supervisor.fail("the I/O thread has not come round for too long; a restart is safe");
                 }
             }

@@ -198,6 +198,17 @@ impl Monitor {
         self.warn("aborted", &format!("a transaction was given up, its effects will be committed again: {why}"));
     }
 
+    /// At most once: outputs may be missing.
+    pub fn given_up(&mut self, outputs: usize, why: &str) {
+        metrics::outputs_given_up(u64::try_from(outputs).unwrap_or(u64::MAX));
+        self.board.commit_trouble(why, Now::read());
+        self.commits_in_trouble = true;
+        self.warn(
+            "given-up",
+            &format!("{outputs} outputs may be missing, as delivery.mode = \"at-most-once\" allows: {why}"),
+        );
+    }
+
     pub fn commit_trouble(&mut self, why: &str) {
         self.board.commit_trouble(why, Now::read());
         self.commits_in_trouble = true;

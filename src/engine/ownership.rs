@@ -27,7 +27,10 @@ impl<L: Log> IoThread<L> {
         for event in events {
             match event {
                 LogEvent::Assigned(partitions) => self.assigned(&partitions),
-                LogEvent::Revoked(partitions) => self.hand_over(&partitions),
+                LogEvent::Revoked(partitions) => {
+                    self.hand_over(&partitions);
+                    self.leave_when_all_are_refused();
+                }
                 LogEvent::Lost(partitions) => {
                     tracing::warn!(
                         "partitions {partitions:?} were lost: the session ran out, or another instance has them"
@@ -36,6 +39,7 @@ impl<L: Log> IoThread<L> {
                         self.forget(partition);
                     }
                     self.log.stop(&partitions, true);
+                    self.leave_when_all_are_refused();
                 }
                 LogEvent::Rejoined => {
                     tracing::warn!(
@@ -168,8 +172,8 @@ impl<L: Log> IoThread<L> {
             doorbell: Arc::clone(&self.wiring.doorbell),
             supervisor: self.wiring.supervisor.clone(),
         };
-        self.wiring.statistics.record_rules(partition, state.parameters());
         self.wiring.snapshots.opened(partition, &start, &identity, state.parameters());
+        let rules = Arc::clone(state.parameters());
         let (next, live_from) = (state.next(), start.committed);
         let Ok(index) = usize::try_from(partition.0) else { return };
         let arbiter = &self.wiring.arbiters[index % self.wiring.arbiters.len()];
@@ -190,6 +194,7 @@ impl<L: Log> IoThread<L> {
             began,
             is_live: false,
             has_shed_statistics: false,
+            unrecorded_rules: Some(rules),
         };
         self.owned.insert(partition, Owned::Running(running));
         self.note_live(partition);
@@ -252,12 +257,17 @@ impl<L: Log> IoThread<L> {
         }
         let shed = self.owned.iter().find(|(partition, owned)| match owned {
             Owned::Running(running) => {
-                running.has_shed_statistics && running.is_live && self.wiring.statistics.is_idle_for(**partition)
+                running.has_shed_statistics
+                    && running.is_live
+                    && self.wiring.statistics.is_idle_for(**partition)
+                    && self.rebuilds.get(partition).is_none_or(|rebuild| now >= rebuild.not_before_ms)
             }
             _ => false,
         });
         if let Some((&partition, _)) = shed {
             tracing::info!("partition {partition}: the database is back, building its statistics again from the log");
+            let rebuild = self.rebuilds.entry(partition).or_default();
+            rebuild.note(now);
             self.begin_again(partition);
             // One after the other, so that the others' alerts go on and their commits say what is acknowledged by then.
             self.database_up_since_ms = Some(now);

@@ -14,7 +14,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::partition::PartitionState;
 use crate::engine::actor::Epoch;
 use crate::log::{Doorbell, PartitionFacts, RecoveryReader};
-use crate::protocol::cycle::ReadBackRequest;
+use crate::protocol::cycle::{DeliveryMode, ReadBackRequest};
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::output::OutputId;
 use crate::protocol::recovery::{Configured, Facts, Refusal, SnapshotHead, Start, StartSource, decide};
@@ -72,6 +72,7 @@ pub struct RecoveryWorker<R> {
     pub reader: R,
     pub topic: Arc<str>,
     pub configured: Configured,
+    pub mode: DeliveryMode,
     pub store: Arc<SnapshotStore>,
     pub progress: Option<ProgressProbe>,
     pub requests: Receiver<Request>,
@@ -129,6 +130,12 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             Err(why) => return self.answer(Answer::Waiting { partitions, why }),
         };
         tracing::debug!("positions of {} partitions known after {:?}", facts.len(), began.elapsed());
+        let silent = |partition: &PartitionId| facts.iter().all(|facts| facts.partition != *partition);
+        let silent: Vec<_> = partitions.into_iter().filter(silent).collect();
+        if !silent.is_empty() {
+            let why = "the brokers do not tell their bounds at the moment".to_owned();
+            self.answer(Answer::Waiting { partitions: silent, why });
+        }
         let mut decided = Vec::new();
         for facts in facts {
             let Some(Wanted { partition, epoch, known }) =
@@ -150,7 +157,8 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             .filter_map(|(partition, _, _, start, _)| {
                 Some(ReadBackRequest {
                     partition: *partition,
-                    outputs_from: start.committed,
+                    // Only a transaction can have torn outputs from their offsets; other modes promise less.
+                    outputs_from: (self.mode == DeliveryMode::ExactlyOnce).then_some(start.committed),
                     since_ms: start.committed_at_ms?,
                 })
             })

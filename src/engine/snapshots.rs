@@ -51,6 +51,8 @@ enum Round {
     Storing {
         began_ms: u64,
         generation: u64,
+        /// A disk that does not answer counts as a failure each time this passes; what is being stored is not tried again.
+        failed_at_ms: u64,
     },
 }
 
@@ -161,6 +163,13 @@ impl SnapshotSchedule {
                     self.failed("the commits that cover it did not come in time", began_ms, now_ms, monitor);
                 }
             }
+            Round::Storing { began_ms, generation, failed_at_ms } if now_ms >= *failed_at_ms => {
+                let (began_ms, generation) = (*began_ms, *generation);
+                self.consecutive_failures += 1;
+                monitor.snapshot_failed("the disk does not answer in time", self.consecutive_failures);
+                let failed_at_ms = now_ms + self.pace.timeout_ms;
+                self.round = Round::Storing { began_ms, generation, failed_at_ms };
+            }
             _ => {}
         }
     }
@@ -214,7 +223,10 @@ impl SnapshotSchedule {
         self.generation += 1;
         let generation = self.generation;
         match self.writer.store(deltas, generation) {
-            Ok(()) => self.round = Round::Storing { began_ms, generation },
+            Ok(()) => {
+                let failed_at_ms = crate::clock::monotonic_ms() + self.pace.timeout_ms;
+                self.round = Round::Storing { began_ms, generation, failed_at_ms };
+            }
             Err(NotTaken::Busy(deltas) | NotTaken::Stopped(deltas)) => {
                 self.give_back(deltas);
                 self.failed("the snapshot thread is busy", began_ms, crate::clock::monotonic_ms(), monitor);
@@ -257,7 +269,7 @@ impl SnapshotSchedule {
     pub fn event(&mut self, event: SnapshotEvent, monitor: &mut Monitor) {
         let now_ms = crate::clock::monotonic_ms();
         let began_ms = match self.round {
-            Round::Storing { began_ms, generation } if generation == self.generation => began_ms,
+            Round::Storing { began_ms, generation, .. } if generation == self.generation => began_ms,
             _ => now_ms,
         };
         match event {

@@ -13,7 +13,7 @@ use actix_web::web::Data;
 
 use crate::observe::report::{GuaranteeState, PartitionReport, StatusReport};
 use crate::observe::status::StatusBoard;
-use view::{Tile, grouped, known, phase, time_of_day};
+use view::{Tile, event_time, grouped, known, phase, time_of_day};
 
 const SCRIPT: &str = include_str!("dashboard/dashboard.js");
 const STYLE: &str = include_str!("dashboard/dashboard.css");
@@ -129,7 +129,7 @@ fn partitions(page: &mut Page, partitions: &[PartitionReport]) {
     for one in partitions {
         page.add(format_args!(
             "<tr><td>{}<td class=\"{}\">{}<td class=\"number\">{}<td class=\"number\">{}<td class=\"number wide\">{}\
-             <td class=\"number\">{}<td class=\"wide\">{}</tr>\n",
+             <td class=\"number\">{}<td class=\"wide time\">{}</tr>\n",
             one.partition,
             one.phase.as_str(),
             Escaped(&phase(&one.phase)),
@@ -137,7 +137,7 @@ fn partitions(page: &mut Page, partitions: &[PartitionReport]) {
             known(one.committed_offset),
             known(one.end_offset),
             grouped(one.open_users),
-            one.watermark,
+            event_time(one.watermark),
         ));
     }
     let hidden = if partitions.is_empty() { "" } else { " hidden" };

@@ -115,8 +115,10 @@ pub struct PartitionFacts {
 
 /// Reads what a recovery or a settlement needs, on a client of its own; may block.
 pub trait RecoveryReader: Send {
+    /// Of each partition that answers; the caller asks again for the others.
+    ///
     /// # Errors
-    /// A text for the log; the caller tries again.
+    /// A text for the log, when none does; the caller tries again.
     fn facts(&mut self, partitions: &[PartitionId]) -> Result<Vec<PartitionFacts>, String>;
 
     /// # Errors

@@ -26,6 +26,8 @@ pub const REPLAYED_RECORDS: &str = "tallyguard_replayed_records_total";
 pub const KEY_MISMATCH: &str = "tallyguard_key_mismatch_total";
 pub const ALERTS: &str = "tallyguard_alerts_total";
 pub const ALERT_LATENCY: &str = "tallyguard_alert_latency_seconds";
+/// Of mode at-most-once alone.
+pub const OUTPUTS_GIVEN_UP: &str = "tallyguard_outputs_given_up_total";
 pub const TRANSACTIONS: &str = "tallyguard_transactions_total";
 pub const COMMIT_DURATION: &str = "tallyguard_commit_duration_seconds";
 pub const PRODUCER_REPLACEMENTS: &str = "tallyguard_producer_replacements_total";
@@ -53,7 +55,8 @@ const COUNTERS: &[(&str, Unit, &str)] = &[
     (REPLAYED_RECORDS, Unit::Count, "Records read again to rebuild state; their outputs are in the log already."),
     (KEY_MISMATCH, Unit::Count, "Records whose key is missing or is not their user_id."),
     (ALERTS, Unit::Count, "Committed alerts, by rule."),
-    (TRANSACTIONS, Unit::Count, "Kafka transactions of this instance, by result."),
+    (TRANSACTIONS, Unit::Count, "Transactions of this instance, by result."),
+    (OUTPUTS_GIVEN_UP, Unit::Count, "Outputs that may not have been written, in mode at-most-once."),
     (PRODUCER_REPLACEMENTS, Unit::Count, "Producers replaced because the outcome of a transaction was in doubt."),
     (CHECKPOINT_FAILURES, Unit::Count, "Checkpoints that failed; alerts do not depend on them."),
     (STATS_ERRORS, Unit::Count, "Errors of the statistics database, retried ones included."),
@@ -149,6 +152,10 @@ pub fn alerts(rule_id: &str, count: u64) {
 /// From the source record's timestamp to the commit; once per committed alert.
 pub fn alert_latency(latency: Duration) {
     histogram!(ALERT_LATENCY).record(latency);
+}
+
+pub fn outputs_given_up(count: u64) {
+    counter!(OUTPUTS_GIVEN_UP).increment(count);
 }
 
 pub fn transaction(result: TransactionResult) {

@@ -84,10 +84,10 @@ fn sigterm_under_load_leaves_with_0_and_the_next_process_continues() {
 }
 
 /// Random moments that are the same in every run.
-struct Moments(u64);
+pub struct Moments(pub u64);
 
 impl Moments {
-    fn between(&mut self, low_ms: u64, high_ms: u64) -> Duration {
+    pub fn between(&mut self, low_ms: u64, high_ms: u64) -> Duration {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         Duration::from_millis(low_ms + (self.0 >> 33) % (high_ms - low_ms))
     }

@@ -84,6 +84,22 @@ fn a_second_process_with_the_same_id_replaces_the_first() {
     assert!(second.is_running(), "{}", second.log());
 }
 
+/// What an operator does who starts the service twice by mistake: same file, same port, same state directory.
+#[test]
+fn the_very_same_configuration_started_twice_replaces_the_first_and_takes_its_port() {
+    let scenario = Scenario::new().create_topics();
+    let mut first = scenario.start_ready();
+    let load = scenario.load(1_000, busy(35, 0));
+    thread::sleep(Duration::from_secs(1));
+    let mut second = scenario.start();
+    assert_eq!(first.wait_exit(UNTIL_IT_LEAVES), Some(4), "{}\n{}", first.log(), scenario.logs());
+    second.wait_ready(PATIENCE);
+    thread::sleep(Duration::from_secs(1));
+    load.finish();
+    scenario.assert_exact();
+    assert!(second.log().contains("trying again"), "{}", second.log());
+}
+
 #[test]
 fn a_frozen_process_that_was_replaced_leaves_with_4_when_it_wakes() {
     let scenario = Scenario::new().short_session().set("delivery.transaction_timeout", "3s").create_topics();

@@ -76,7 +76,7 @@ function showTiles(status) {
     tile("latency", "–", "no alert in the last minute");
   } else {
     const p99 = grouped(recent.alert_latency_p99_ms);
-    tile("latency", `${grouped(recent.alert_latency_p50_ms)} ms`, `half of ${recent.alerts}; 99% within ${p99} ms`);
+    tile("latency", `${grouped(recent.alert_latency_p50_ms)} ms`, `median of ${recent.alerts}; 99% within ${p99} ms`);
   }
   const lags = status.partitions.map((one) => one.lag_records);
   const lag = lags.includes(null) ? "unknown" : grouped(lags.reduce((sum, one) => sum + one, 0));
@@ -87,7 +87,7 @@ function showTiles(status) {
   let note = "shortens the next start";
   if (checkpoints.consecutive_failures > 0) note = `failed ${checkpoints.consecutive_failures} times since`;
   else if (checkpoints.last_bytes !== null && checkpoints.last_duration_ms !== null)
-    note = `${grouped(checkpoints.last_bytes)} bytes in ${grouped(checkpoints.last_duration_ms)} ms`;
+    note = `${grouped(Math.ceil(checkpoints.last_bytes / 1000))} kB in ${grouped(checkpoints.last_duration_ms)} ms`;
   tile("checkpoint", value, note);
   const rows = `${grouped(statistics.pending_rows)} rows wait`;
   if (!statistics.enabled) tile("statistics", "off", "stats.enabled = false");
@@ -104,7 +104,7 @@ function showPartitions(partitions) {
     [known(one.committed_offset), "number"],
     [known(one.end_offset), "number wide"],
     [grouped(one.open_users), "number"],
-    [one.watermark || "none", "wide"],
+    [one.watermark ? one.watermark.slice(0, 19).replace("T", " ") : "none", "wide time"],
   ]);
   writeRows(byId("partitions"), rows);
 }
@@ -114,7 +114,7 @@ function showWork(status) {
   const last = commits.last;
   const rows = [
     ["records", `${grouped(totals.counted)} counted, ${grouped(totals.duplicate)} duplicate, ${grouped(totals.late)} late, ${grouped(totals.dead_letter)} dead letters`],
-    ["transactions", `${grouped(totals.transactions_committed)} committed, ${grouped(totals.transactions_aborted)} aborted, ${grouped(totals.producer_replacements)} producers replaced`],
+    ["transactions", `${grouped(totals.transactions_committed)} committed, ${grouped(totals.transactions_aborted)} aborted; producer replaced ${grouped(totals.producer_replacements)} times`],
     ["last commit", last ? `${time(last.at_ms)}, in ${last.duration_ms} ms` : "none yet"],
     ["last statistics", time(status.statistics.last_flush_at_ms)],
     ["last checkpoint", time(status.checkpoints.last_success_at_ms)],
@@ -158,18 +158,18 @@ async function poll() {
 
 // Newest first; each once, whether it came by the list or by the stream.
 const alerts = new Map();
-let alertsAreDrawn = true;
+let drawsAgain = null;
+let drawnAt = 0;
 
+// Drawn at once, but at most four times a second, however fast they come.
 function take(items) {
   for (const item of items) alerts.set(`${item.partition}-${item.offset}`, item);
-  if (alertsAreDrawn) {
-    alertsAreDrawn = false;
-    setTimeout(drawAlerts, 100);
-  }
+  drawsAgain ??= setTimeout(drawAlerts, Math.max(0, drawnAt + 250 - Date.now()));
 }
 
 function drawAlerts() {
-  alertsAreDrawn = true;
+  drawsAgain = null;
+  drawnAt = Date.now();
   const newest = [...alerts.entries()].sort(([, a], [, b]) => (a.detected_at < b.detected_at ? 1 : a.detected_at > b.detected_at ? -1 : b.partition - a.partition || b.offset - a.offset));
   for (const [id] of newest.slice(ALERTS_SHOWN)) alerts.delete(id);
   const list = byId("alerts");

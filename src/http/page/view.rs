@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use chrono::{DateTime, SecondsFormat};
 
+use crate::domain::time::Watermark;
 use crate::observe::report::{PartitionPhase, StatusReport, Trouble};
 
 /// A number that is read at a glance.
@@ -37,7 +38,7 @@ fn latency(report: &StatusReport) -> Shown {
     let recent = &report.recent;
     match (recent.alert_latency_p50_ms, recent.alert_latency_p99_ms) {
         (Some(p50), Some(p99)) => {
-            (format!("{} ms", grouped(p50)), format!("half of {}; 99% within {} ms", recent.alerts, grouped(p99)))
+            (format!("{} ms", grouped(p50)), format!("median of {}; 99% within {} ms", recent.alerts, grouped(p99)))
         }
         _ => ("–".to_owned(), "no alert in the last minute".to_owned()),
     }
@@ -52,7 +53,7 @@ fn checkpoint(report: &StatusReport) -> Shown {
     let checkpoints = &report.checkpoints;
     let value = checkpoints.last_success_at_ms.map_or_else(none, |at| age(report.instance.reported_at_ms - at));
     let note = match (checkpoints.consecutive_failures, checkpoints.last_bytes, checkpoints.last_duration_ms) {
-        (0, Some(bytes), Some(ms)) => format!("{} bytes in {} ms", grouped(bytes), grouped(ms)),
+        (0, Some(bytes), Some(ms)) => format!("{} kB in {} ms", grouped(bytes.div_ceil(1_000)), grouped(ms)),
         (0, _, _) => "shortens the next start".to_owned(),
         (failures, _, _) => format!("failed {failures} times since"),
     };
@@ -92,7 +93,7 @@ pub fn work(report: &StatusReport) -> Vec<Row> {
         grouped(totals.dead_letter)
     );
     let transactions = format!(
-        "{} committed, {} aborted, {} producers replaced",
+        "{} committed, {} aborted; producer replaced {} times",
         grouped(totals.transactions_committed),
         grouped(totals.transactions_aborted),
         grouped(totals.producer_replacements)
@@ -133,6 +134,12 @@ pub fn about(report: &StatusReport) -> Vec<Row> {
 
 fn none() -> String {
     "none yet".to_owned()
+}
+
+/// To the second, as a table has room for it.
+pub fn event_time(watermark: Watermark) -> String {
+    let time = DateTime::from_timestamp_millis(watermark.0).filter(|_| watermark != Watermark::NONE);
+    time.map_or_else(|| "none".to_owned(), |time| time.format("%Y-%m-%d %H:%M:%S").to_string())
 }
 
 pub fn known(value: Option<impl Display>) -> String {

@@ -65,6 +65,7 @@ pub struct EmbeddedLog {
     positions: BTreeMap<PartitionId, Offset>,
     is_assigned: bool,
     said_broken: bool,
+    in_transaction: bool,
     /// The running transaction.
     outputs: Vec<Arc<OutputRecord>>,
     offsets: Vec<OffsetCommit>,
@@ -82,6 +83,7 @@ impl EmbeddedLog {
             positions: BTreeMap::new(),
             is_assigned: false,
             said_broken: false,
+            in_transaction: false,
             outputs: Vec::new(),
             offsets: Vec::new(),
         }
@@ -166,19 +168,23 @@ impl Log for EmbeddedLog {
         match step {
             // One process owns the folder, so there is no predecessor to settle.
             Step::ReplaceWriter | Step::Begin | Step::Abort => {
+                self.in_transaction = *step == Step::Begin;
                 self.outputs.clear();
                 self.offsets.clear();
                 Outcome::Done
             }
-            Step::Produce(outputs) => {
+            Step::Produce(outputs) if self.in_transaction => {
                 self.outputs.extend(outputs.iter().cloned());
                 Outcome::Done
             }
+            Step::Produce(outputs) => self.commit(outputs, &[]),
+            Step::CommitOffsets(commits) => self.commit(&[], commits),
             Step::SendOffsets(commits) => {
                 self.offsets.extend(commits.iter().cloned());
                 Outcome::Done
             }
             Step::Commit => {
+                self.in_transaction = false;
                 let (outputs, offsets) = (std::mem::take(&mut self.outputs), std::mem::take(&mut self.offsets));
                 self.commit(&outputs, &offsets)
             }
@@ -259,9 +265,10 @@ fn read_back(
 ) -> Result<Vec<ReadBack>, String> {
     let Some(since_ms) = requests.iter().map(|request| request.since_ms).min() else { return Ok(Vec::new()) };
     let wanted: HashMap<PartitionId, Offset> =
-        requests.iter().map(|request| (request.partition, request.outputs_from)).collect();
+        requests.iter().filter_map(|request| Some((request.partition, request.outputs_from?))).collect();
     let mut found: HashMap<PartitionId, HashSet<OutputId>> = HashMap::new();
-    for destination in [Destination::Alerts, Destination::Late, Destination::DeadLetter] {
+    let topics = [Destination::Alerts, Destination::Late, Destination::DeadLetter];
+    for destination in topics.into_iter().filter(|_| !wanted.is_empty()) {
         let mut until = store.output_end(destination);
         while until > 0 {
             let from = (until - READ_BACK_STEP).max(0);

@@ -32,6 +32,23 @@ pub fn transaction_error(error: &KafkaError) -> Outcome {
     }
 }
 
+/// The outcome that a failed commit of offsets outside a transaction amounts to.
+#[must_use]
+pub fn commit_error(code: Code) -> Outcome {
+    let text = format!("committing offsets: {code}");
+    match code {
+        Code::FencedInstanceId | Code::IllegalGeneration | Code::UnknownMemberId => Outcome::Fenced(text),
+        // Refused before anything was done.
+        Code::RebalanceInProgress
+        | Code::NotCoordinator
+        | Code::CoordinatorNotAvailable
+        | Code::CoordinatorLoadInProgress
+        | Code::WaitingForCoordinator
+        | Code::AssignmentLost => Outcome::Retriable(text),
+        _ => Outcome::Doubtful(text),
+    }
+}
+
 /// A newer producer or member with the same id exists, or a coordinator has given up on this one.
 #[must_use]
 pub fn is_fencing(code: Code) -> bool {

@@ -12,13 +12,16 @@ use rdkafka::types::RDKafkaErrorCode;
 
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
+use crate::log::kafka::classify;
 use crate::log::kafka::membership::{Membership, event_of};
-use crate::log::kafka::native::{MessageBatch, PartitionQueue, cached_end, group_members, member_id};
+use crate::log::kafka::native::{
+    MessageBatch, PartitionQueue, cached_end, commit_offsets, group_generation, group_members, member_id,
+};
 use crate::log::kafka::reader::KafkaReader;
 use crate::log::kafka::settings::{KafkaSettings, WriterLimits};
-use crate::log::kafka::writer::Writer;
+use crate::log::kafka::writer::{Writer, offset_list};
 use crate::log::{Doorbell, Log, LogEvent, Read, RecoveryReader};
-use crate::protocol::cycle::{Outcome, Step};
+use crate::protocol::cycle::{OffsetCommit, Outcome, Step};
 
 /// How long the coordinator may take to say who is a member; a fenced member also learns of it with its heartbeats,
 /// which go out every second.
@@ -44,12 +47,16 @@ pub struct KafkaLog {
     queues: HashMap<PartitionId, PartitionQueue>,
     /// Partitions that the fetcher reads, and the next record expected of each.
     reading: HashMap<PartitionId, Offset>,
+    /// Partitions that the fetcher has given up, to be told once their last records are handed on.
+    failed: HashMap<PartitionId, String>,
     noted: Vec<LogEvent>,
     /// The member id of the last assignment; the client forgets its own when it gives its session up.
     joined_as: Option<String>,
     /// The session ran out. Giving up the lost partitions lets the client join again, which would throw out a successor
     /// with our instance id: it waits until the group has been asked.
     lost: Option<Lost>,
+    /// The client is joining: the group may hold it under a member id that it does not know itself yet.
+    is_joining: bool,
     ask_group_from: Instant,
 }
 
@@ -79,9 +86,11 @@ impl KafkaLog {
             doorbell,
             queues: HashMap::new(),
             reading: HashMap::new(),
+            failed: HashMap::new(),
             noted: Vec::new(),
             joined_as: None,
             lost: None,
+            is_joining: true,
             ask_group_from: clock::monotonic_now(),
             settings: settings.clone(),
         })
@@ -119,12 +128,19 @@ impl KafkaLog {
             }
             if let LogEvent::Assigned(_) = event {
                 self.joined_as = member_id(&self.consumer).or(self.joined_as.take());
+                self.is_joining = false;
             }
             if let LogEvent::Lost(_) = event {
                 self.lost.get_or_insert_default();
             }
             self.noted.push(event);
         }
+    }
+
+    /// Whether a rebalance waits for the engine's answer: assigning or giving up anything would be taken for it.
+    fn rebalance_waits(&mut self) -> bool {
+        self.serve(Duration::ZERO);
+        self.noted.iter().any(|event| matches!(event, LogEvent::Revoked(_) | LogEvent::Lost(_)))
     }
 
     fn is_fenced(&self) -> bool {
@@ -138,7 +154,8 @@ impl KafkaLog {
     /// one until the lost partitions are given up. The broker answers these as if a newer process had come.
     fn was_replaced(&mut self) -> Option<bool> {
         let now = clock::monotonic_now();
-        if now < self.ask_group_from {
+        self.is_joining &= member_id(&self.consumer).is_none();
+        if now < self.ask_group_from || (self.is_joining && !self.is_fenced()) {
             return None;
         }
         match group_members(&self.consumer, &self.group, MEMBERSHIP_ANSWER) {
@@ -166,6 +183,7 @@ impl KafkaLog {
             Some(true) => self.noted.push(LogEvent::Replaced),
             Some(false) => {
                 let released = self.lost.take().and_then(|lost| lost.released).unwrap_or_default();
+                self.is_joining = true;
                 self.unassign(&released);
             }
             None => {}
@@ -186,9 +204,30 @@ impl KafkaLog {
         self.queues.clear();
         self.reading.clear();
         self.noted.clear();
+        self.failed.clear();
         self.lost = None;
+        self.is_joining = true;
         self.consumer = consumer;
         Ok(())
+    }
+
+    /// Commits offsets outside a transaction. The group takes them only from a member of its present generation, so the
+    /// generation is checked just before: without one the client would send them as nobody, and the broker would take them.
+    fn commit_offsets(&mut self, commits: &[OffsetCommit]) -> Outcome {
+        if group_generation(&self.consumer) < 0 {
+            return Outcome::Retriable("not a member of the group at the moment".to_owned());
+        }
+        let offsets = match offset_list(&self.topic, commits) {
+            Ok(offsets) => offsets,
+            Err(why) => return Outcome::Doubtful(why),
+        };
+        let consumer = Arc::clone(&self.consumer);
+        let timeout = self.settings.transaction_timeout;
+        match commit_offsets(&consumer, &offsets, timeout, || self.serve(Duration::ZERO)) {
+            Some(Ok(())) => Outcome::Done,
+            Some(Err(code)) => classify::commit_error(code),
+            None => Outcome::Doubtful("the group did not answer the commit of offsets".to_owned()),
+        }
     }
 
     /// Asks the coordinator who is a member now. A member with our instance id but another member id has replaced us;
@@ -232,6 +271,10 @@ impl Log for KafkaLog {
     }
 
     fn start(&mut self, partition: PartitionId, from: Offset) -> Result<(), String> {
+        if self.rebalance_waits() {
+            return Err("the group is rebalancing".to_owned());
+        }
+        self.failed.remove(&partition);
         if !self.queues.contains_key(&partition) {
             let queue = PartitionQueue::open(&self.consumer, &self.topic, partition.0, &self.doorbell)
                 .ok_or_else(|| format!("partition {partition} has no queue"))?;
@@ -246,6 +289,10 @@ impl Log for KafkaLog {
     }
 
     fn stop(&mut self, partitions: &[PartitionId], release: bool) {
+        if !release && self.rebalance_waits() {
+            // What is given up now would answer it; it is given up with what the rebalance takes.
+            return;
+        }
         let known: Vec<_> =
             partitions.iter().copied().filter(|partition| self.reading.remove(partition).is_some()).collect();
         if known.is_empty() && !release {
@@ -266,8 +313,12 @@ impl Log for KafkaLog {
         if let Some(last) = last_offset(&taken.batch) {
             *expected = last.next();
         }
-        if let Some(error) = taken.error
-            && last_offset(&taken.batch).is_none()
+        // It comes once, behind the last records that there are, and nothing is fetched after it.
+        if let Some(error) = taken.error {
+            self.failed.insert(partition, error);
+        }
+        if last_offset(&taken.batch).is_none()
+            && let Some(error) = self.failed.remove(&partition)
         {
             return Read::Failed(error);
         }
@@ -289,6 +340,7 @@ impl Log for KafkaLog {
             Step::SendOffsets(commits) => self.writer.send_offsets(commits, &self.consumer),
             Step::Commit => self.writer.commit(),
             Step::Abort => self.writer.abort(),
+            Step::CommitOffsets(commits) => self.commit_offsets(commits),
             Step::ProbeMembership => self.probe_membership(),
             Step::ReadBack(requests) => match self.reader.read_back(requests) {
                 Ok(found) => Outcome::ReadBack(found),

@@ -14,6 +14,7 @@ use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 use crate::domain::ids::PartitionId;
 use crate::log::LogEvent;
 use crate::log::kafka::classify::{is_denied, is_disturbance};
+use crate::log::kafka::native::member_id;
 
 /// Collects what librdkafka says during `poll`.
 #[derive(Default)]
@@ -67,7 +68,8 @@ impl ConsumerContext for Membership {
         let partitions: Vec<_> = list.elements().iter().map(|element| PartitionId(element.partition())).collect();
         let event = match kind {
             RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => LogEvent::Assigned(partitions),
-            _ if consumer.assignment_lost() => LogEvent::Lost(partitions),
+            // A client that gave its session up has no member id any more; its other sign can be cleared by an assignment.
+            _ if consumer.assignment_lost() || member_id(consumer).is_none() => LogEvent::Lost(partitions),
             _ => LogEvent::Revoked(partitions),
         };
         self.note(event);
@@ -123,8 +125,18 @@ impl ClientContext for WriterContext {
         tracing::debug!(target: "librdkafka", "writer: {error}: {reason}");
     }
 
+    /// Requests that time out and connections that close are told here alone: the client repeats the request, and no
+    /// error reaches anybody when the repetition succeeds.
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log_client(level, facility, message);
+        if matches!(facility, "REQTMOUT" | "FAIL") {
+            self.disturbed.lock().get_or_insert_with(|| format!("{facility}: {message}"));
+        }
+        match level {
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => {
+                tracing::debug!(target: "librdkafka", "writer: {facility}: {message}");
+            }
+            _ => log_client(level, facility, message),
+        }
     }
 }
 

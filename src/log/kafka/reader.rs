@@ -107,15 +107,26 @@ impl RecoveryReader for KafkaReader {
             group: settings.group.clone(),
         };
         let count = partition_count(client, &settings.topic)?;
-        let committed = committed_offsets(client, &settings.topic, 0..count)?;
-        let group_began_with = committed
-            .values()
-            .find_map(|(_, metadata)| metadata.as_ref().ok().map(|metadata| metadata.partitions_at_first_start));
-        let facts = partitions.iter().map(|&partition| {
-            let (start, end) = client
-                .fetch_watermarks(&settings.topic, partition.0, CALL_TIMEOUT)
-                .map_err(|error| format!("bounds of partition {partition}: {error}"))?;
-            Ok(PartitionFacts {
+        let committed = committed_offsets(client, &settings.topic, partitions.iter().map(|partition| partition.0))?;
+        let began_with = |committed: &Committed| {
+            let mut known = committed.values().filter_map(|(_, metadata)| metadata.as_ref().ok());
+            known.next().map(|metadata| metadata.partitions_at_first_start)
+        };
+        let mut group_began_with = began_with(&committed);
+        if group_began_with.is_none() {
+            // Only when none of ours says it: others may wait for somebody else's undecided transaction.
+            group_began_with = began_with(&committed_offsets(client, &settings.topic, 0..count)?);
+        }
+        let mut failure = None;
+        let facts = partitions.iter().filter_map(|&partition| {
+            let (start, end) = match client.fetch_watermarks(&settings.topic, partition.0, CALL_TIMEOUT) {
+                Ok(bounds) => bounds,
+                Err(error) => {
+                    failure.get_or_insert_with(|| format!("bounds of partition {partition}: {error}"));
+                    return None;
+                }
+            };
+            Some(PartitionFacts {
                 partition,
                 committed: committed.get(&partition).cloned(),
                 group_began_with,
@@ -125,7 +136,15 @@ impl RecoveryReader for KafkaReader {
                 partitions: count,
             })
         });
-        facts.collect()
+        let facts: Vec<_> = facts.collect();
+        match failure {
+            Some(why) if facts.is_empty() => Err(why),
+            Some(why) => {
+                tracing::debug!("{why}; the others go on");
+                Ok(facts)
+            }
+            None => Ok(facts),
+        }
     }
 
     fn read_back(&mut self, requests: &[ReadBackRequest]) -> Result<Vec<ReadBack>, String> {
@@ -137,15 +156,16 @@ impl RecoveryReader for KafkaReader {
         serve(client);
         serve(uncommitted);
         let wanted: HashMap<PartitionId, Offset> =
-            requests.iter().map(|request| (request.partition, request.outputs_from)).collect();
+            requests.iter().filter_map(|request| Some((request.partition, request.outputs_from?))).collect();
         let since_ms = requests.iter().map(|request| request.since_ms).min().unwrap_or(0) - CLOCK_MARGIN_MS;
         let committed = committed_offsets(client, &settings.topic, requests.iter().map(|request| request.partition.0))?;
         let mut found: HashMap<PartitionId, HashSet<OutputId>> = HashMap::new();
-        for (topic, destination) in [
+        let topics = [
             (&settings.alerts_topic, Destination::Alerts),
             (&settings.late_topic, Destination::Late),
             (&settings.dead_letter_topic, Destination::DeadLetter),
-        ] {
+        ];
+        for (topic, destination) in topics.into_iter().filter(|_| !wanted.is_empty()) {
             scan(client, uncommitted, topic, since_ms, |message| {
                 // An alert names its cause in its body.
                 let is_alert = destination == Destination::Alerts;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 /// Session time-out of the group membership: how long the partitions of a dead process wait for another one. A process
 /// that restarts under the same id does not wait.
@@ -28,6 +29,8 @@ pub struct KafkaSettings {
     pub topic: String,
     pub group: String,
     pub instance_id: String,
+    /// Whether outputs and offsets are committed together. Otherwise nothing fences a predecessor's outputs.
+    pub transactional: bool,
     pub transactional_id: String,
     pub alerts_topic: String,
     pub late_topic: String,
@@ -36,6 +39,14 @@ pub struct KafkaSettings {
 }
 
 impl KafkaSettings {
+    /// How long the writer waits for an answer before it repeats a request.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        let configured = self.base.get("socket.timeout.ms").and_then(|text| text.parse().ok());
+        let default = (self.transaction_timeout / 2).clamp(Duration::from_secs(1), Duration::from_secs(60));
+        configured.map_or(default, Duration::from_millis)
+    }
+
     fn client(&self, role: &str) -> ClientConfig {
         let mut config = self.base.clone();
         default(&mut config, "client.id", &format!("{}-{role}", self.transactional_id));
@@ -96,20 +107,24 @@ impl KafkaSettings {
         config
     }
 
-    /// The transactional writer.
+    /// The writer: transactional, or idempotent alone.
     #[must_use]
     pub fn producer(&self, limits: WriterLimits) -> ClientConfig {
         let transaction_ms = self.transaction_timeout.as_millis();
         let mut config = self.client("writer");
-        config.set("transactional.id", &self.transactional_id);
-        config.set("transaction.timeout.ms", transaction_ms.to_string());
+        if self.transactional {
+            config.set("transactional.id", &self.transactional_id);
+            config.set("transaction.timeout.ms", transaction_ms.to_string());
+        }
         // Must be below the transaction's own time-out, or a message could outlive its transaction.
         config.set("message.timeout.ms", (transaction_ms * 2 / 3).max(1_000).to_string());
         config.set("enable.idempotence", "true");
         config.set("message.max.bytes", limits.record_max.clamp(1_000_000, 1_000_000_000).to_string());
         // One limit for all topics, so the smallest; a record that is larger alone makes a batch of its own.
         config.set("batch.size", limits.batch_max.clamp(1, 1_000_000).to_string());
-        default(&mut config, "socket.timeout.ms", &(transaction_ms / 2).clamp(1_000, 60_000).to_string());
+        default(&mut config, "socket.timeout.ms", &self.request_timeout().as_millis().to_string());
+        // Closed connections and timed-out requests are told at this level.
+        config.set_log_level(RDKafkaLogLevel::Info);
         default(&mut config, "linger.ms", "0");
         default(&mut config, "retry.backoff.ms", "10");
         default(&mut config, "retry.backoff.max.ms", "100");

@@ -1,4 +1,4 @@
-//! The transactional producer, from its first fencing to its replacement.
+//! The producer of outputs, from its first fencing to its replacement: transactional, or idempotent alone.
 
 use std::ffi::CString;
 use std::sync::Arc;
@@ -52,6 +52,10 @@ impl Writer {
             Ok(producer) => producer,
             Err(error) => return Outcome::Doubtful(format!("producer: {error}")),
         };
+        if !self.settings.transactional {
+            self.producer = Some(producer);
+            return Outcome::Done;
+        }
         match producer.init_transactions(INIT_ATTEMPT) {
             Ok(()) => {
                 self.producer = Some(producer);
@@ -77,6 +81,12 @@ impl Writer {
     /// Enqueues the outputs and waits until all of them are acknowledged: a commit that finds some of them on their
     /// way would wait for them in steps of 100 ms.
     pub fn produce(&mut self, outputs: &[Arc<OutputRecord>]) -> Outcome {
+        if !self.settings.transactional
+            && let Some(producer) = &self.producer
+        {
+            // A transaction begins with a clean slate; without one each call does.
+            producer.context().reset();
+        }
         let deadline = clock::monotonic_now() + self.settings.transaction_timeout;
         let topics = self.topics.clone();
         self.with(|writer, _| {
@@ -113,14 +123,10 @@ impl Writer {
             let Some(group) = consumer.group_metadata() else {
                 return Outcome::Abortable("the group is not known yet".to_owned());
             };
-            let mut offsets = TopicPartitionList::with_capacity(commits.len());
-            for commit in commits {
-                let mut element = offsets.add_partition(&topic, commit.partition.0);
-                if element.set_offset(ListOffset::Offset(commit.offset.0)).is_err() {
-                    return Outcome::Doubtful(format!("offset {} cannot be committed", commit.offset));
-                }
-                element.set_metadata(&commit.metadata);
-            }
+            let offsets = match offset_list(&topic, commits) {
+                Ok(offsets) => offsets,
+                Err(why) => return Outcome::Doubtful(why),
+            };
             let sent = writer.producer().send_offsets_to_transaction(&offsets, &group, timeout);
             sent.map_or_else(|error| classify::transaction_error(&error), |()| Outcome::Done)
         })
@@ -128,7 +134,12 @@ impl Writer {
 
     pub fn commit(&mut self) -> Outcome {
         let timeout = self.settings.transaction_timeout;
+        let began = clock::monotonic_now();
+        let suspicious = self.settings.request_timeout();
         self.with(|writer, _| match writer.producer().commit_transaction(timeout) {
+            Ok(()) if began.elapsed() >= suspicious => {
+                Outcome::DoneDisturbed("the commit took as long as a request may: it may have been repeated".to_owned())
+            }
             Ok(()) => {
                 // Errors that arose during the commit wait in the event queue; one poll serves one event.
                 for _ in 0..writer.producer().in_flight_count().clamp(1, 64) {
@@ -162,6 +173,18 @@ impl Writer {
             None => Outcome::Doubtful("there is no producer".to_owned()),
         }
     }
+}
+
+/// Offsets and metadata as the client wants them.
+pub fn offset_list(topic: &str, commits: &[OffsetCommit]) -> Result<TopicPartitionList, String> {
+    let mut offsets = TopicPartitionList::with_capacity(commits.len());
+    for commit in commits {
+        let mut element = offsets.add_partition(topic, commit.partition.0);
+        let set = element.set_offset(ListOffset::Offset(commit.offset.0));
+        set.map_err(|error| format!("offset {} cannot be committed: {error}", commit.offset))?;
+        element.set_metadata(&commit.metadata);
+    }
+    Ok(offsets)
 }
 
 struct Held<'a>(&'a BaseProducer<WriterContext>);

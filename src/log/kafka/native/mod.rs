@@ -24,8 +24,10 @@ use crate::domain::record::SourceRecord;
 use crate::log::kafka::membership::Membership;
 use crate::log::{Doorbell, RecordBatch};
 
+mod commit;
 mod describe;
 
+pub use commit::commit_offsets;
 pub use describe::{group_members, topic_id};
 
 unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, doorbell: *mut c_void) {

@@ -6,23 +6,25 @@
 //!
 //! Sans-IO: [`CommitCycle::next_step`] says what to do, the caller does it and reports to [`CommitCycle::outcome`].
 
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::sync::Arc;
+mod ledger;
+mod plan;
+mod settle;
+mod steps;
 
-use crate::domain::ids::{Offset, PartitionId};
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::domain::ids::PartitionId;
 use crate::domain::partition::Progress;
-use crate::domain::rule::Parameters;
-use crate::protocol::metadata::{LogIdentity, Metadata};
-use crate::protocol::output::{Effects, OutputId, OutputRecord};
+use crate::protocol::metadata::Metadata;
+use crate::protocol::output::Effects;
+use ledger::Ledger;
+pub use ledger::OpenPartition;
+pub use plan::DeliveryMode;
+use plan::plan;
+pub use steps::{Notice, OffsetCommit, Outcome, ReadBack, ReadBackRequest, Step};
 
 /// Milliseconds of a clock that never goes back. What it counts from does not matter.
 pub type MonotonicMs = u64;
-
-/// What the delivery guarantee is; it decides the order of the steps, in [`plan`] alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DeliveryMode {
-    ExactlyOnce,
-}
 
 #[derive(Debug, Clone, Copy)]
 pub struct CycleSettings {
@@ -38,129 +40,13 @@ pub struct CycleSettings {
     pub recommit_ms: u64,
 }
 
-/// One partition's part of a transaction.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OffsetCommit {
-    pub partition: PartitionId,
-    pub offset: Offset,
-    pub metadata: String,
-}
-
-/// What is to be read back of one partition.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadBackRequest {
-    pub partition: PartitionId,
-    /// Outputs whose source offset is at or behind this are looked for.
-    pub outputs_from: Offset,
-    /// When the transaction before the one in doubt was committed, epoch ms.
-    pub since_ms: i64,
-}
-
-/// What the log holds of one partition once the writer is replaced.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReadBack {
-    pub partition: PartitionId,
-    pub committed: Option<Offset>,
-    pub outputs: HashSet<OutputId>,
-}
-
-/// One thing to do against the log. The caller does it, waits for its end, and reports the [`Outcome`].
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
-    /// Drop the writer, make a new one, and settle whatever the old one left (`init_transactions`).
-    ReplaceWriter,
-    Begin,
-    Produce(Vec<Arc<OutputRecord>>),
-    SendOffsets(Vec<OffsetCommit>),
-    Commit,
-    Abort,
-    /// After a fencing error: is this process still a member of the group under its own id?
-    ProbeMembership,
-    /// Read stable committed offsets, and the outputs, back.
-    ReadBack(Vec<ReadBackRequest>),
-}
-
-/// How a step ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Outcome {
-    Done,
-    /// Done, but something on the way leaves room for a delayed duplicate: a retry, a lost connection, a time-out.
-    DoneDisturbed(String),
-    /// Not done, may be tried again as it is.
-    Retriable(String),
-    /// The transaction cannot be committed any more; it can be aborted.
-    Abortable(String),
-    /// A newer writer with the same id exists, or the coordinator gave up on this one.
-    Fenced(String),
-    /// Anything else: whether it took effect is unknown.
-    Doubtful(String),
-    Membership {
-        replaced: bool,
-    },
-    ReadBack(Vec<ReadBack>),
-}
-
-/// What the caller must know.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Notice {
-    /// Everything before `through` took effect, once.
-    Committed {
-        partition: PartitionId,
-        through: Offset,
-        /// Outputs that this commit holds, for the latency metric.
-        outputs: Vec<Arc<OutputRecord>>,
-    },
-    /// A transaction was given up; its effects stay in the buffer.
-    Aborted(String),
-    WriterReplaced,
-    /// The log's committed offset is neither the old nor the new one: somebody else moved it. Recover it anew.
-    Moved {
-        partition: PartitionId,
-        found: Option<Offset>,
-        expected: Offset,
-    },
-    /// A newer process with the same id has taken over.
-    Replaced,
-    /// A step failed and will be tried again.
-    Trouble(String),
-}
-
-/// What the buffer holds of one partition.
-struct Ledger {
-    parameters: Arc<Parameters>,
-    identity: LogIdentity,
-    partitions_at_first_start: i32,
-    committed: Progress,
-    committed_at_ms: i64,
-    committed_tick: MonotonicMs,
-    /// Decided by nobody yet, oldest first. The head may be shared with the running transaction.
-    queue: VecDeque<Effects>,
-    /// Outputs that the log held already when the partition was recovered or settled.
-    written_already: HashSet<OutputId>,
-    /// Where the log's offset stands although outputs before it are missing, while they are on their way again.
-    torn_at: Option<Offset>,
-    /// Nothing was ever committed: the start itself must be, before the first record is read.
-    owes_first_commit: bool,
-}
-
 /// A transaction between its first step and its decision.
 struct Transaction {
+    /// Epoch ms: none of its outputs is older.
+    began_ms: i64,
     parts: Vec<(PartitionId, Effects)>,
     steps: VecDeque<Step>,
     in_doubt: bool,
-}
-
-/// What `open` needs to know of a partition.
-pub struct OpenPartition {
-    pub partition: PartitionId,
-    pub parameters: Arc<Parameters>,
-    pub identity: LogIdentity,
-    pub partitions_at_first_start: i32,
-    /// The partition as of its committed offset.
-    pub committed: Progress,
-    pub committed_at_ms: i64,
-    pub written_already: HashSet<OutputId>,
-    pub owes_first_commit: bool,
 }
 
 /// See the module head.
@@ -388,18 +274,20 @@ impl CommitCycle {
             Some(OffsetCommit { partition: *partition, offset, metadata: metadata.to_text() })
         });
         let steps = plan(self.settings.mode, outputs, commits.collect());
-        Some(Transaction { parts, steps, in_doubt: false })
+        Some(Transaction { began_ms: wall_ms, parts, steps, in_doubt: false })
     }
 
     fn read_back_requests(&self) -> Vec<ReadBackRequest> {
+        let reads_outputs = self.settings.mode == DeliveryMode::ExactlyOnce;
+        let began_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.began_ms);
         let parts = self.transaction.iter().flat_map(|transaction| &transaction.parts);
         parts
             .filter_map(|(partition, _)| {
                 let ledger = self.ledgers.get(partition)?;
                 Some(ReadBackRequest {
                     partition: *partition,
-                    outputs_from: ledger.committed.next.offset,
-                    since_ms: ledger.committed_at_ms,
+                    outputs_from: reads_outputs.then_some(ledger.committed.next.offset),
+                    since_ms: began_ms,
                 })
             })
             .collect()
@@ -423,13 +311,16 @@ impl CommitCycle {
                 Vec::new()
             }
             (Step::ReadBack(_), Outcome::ReadBack(found)) => self.settle(found, now, wall_ms),
-            (Step::Commit, Outcome::Done) => self.decide_committed(now, wall_ms),
             (Step::Abort, _) => {
                 self.doubt();
                 Vec::new()
             }
             (_, Outcome::Done) => {
                 self.failures = 0;
+                let is_carried_out = |it: &Transaction| it.steps.is_empty() && !it.in_doubt;
+                if self.transaction.as_ref().is_some_and(is_carried_out) {
+                    return self.decide_committed(now, wall_ms);
+                }
                 Vec::new()
             }
             (Step::Commit, Outcome::DoneDisturbed(why)) => {
@@ -437,6 +328,11 @@ impl CommitCycle {
                 vec![Notice::Trouble(format!("commit answered after a disturbance, verifying it: {why}"))]
             }
             (_, Outcome::DoneDisturbed(_)) => Vec::new(),
+            (Step::Produce(_), failure) if self.settings.mode == DeliveryMode::AtMostOnce => {
+                self.failures = self.failures.saturating_add(1);
+                self.back_off(now);
+                self.give_outputs_up(failure.into_text(), now, wall_ms)
+            }
             (step, failure) => self.failed(step, failure, now),
         }
     }
@@ -452,7 +348,7 @@ impl CommitCycle {
                 }
                 vec![Notice::Trouble(why)]
             }
-            Outcome::Abortable(why) if !self.in_doubt() => {
+            Outcome::Abortable(why) if !self.in_doubt() && self.settings.mode == DeliveryMode::ExactlyOnce => {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.steps = VecDeque::from([Step::Abort]);
                 }
@@ -491,96 +387,7 @@ impl CommitCycle {
         let delay = 20_u64.saturating_mul(1 << self.failures.min(10));
         self.not_before = now + delay.min(BACK_OFF_MAX_MS);
     }
-
-    fn decide_committed(&mut self, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
-        self.failures = 0;
-        let Some(transaction) = self.transaction.take() else { return Vec::new() };
-        self.last_commit = now;
-        let parts = transaction.parts.into_iter();
-        parts.filter_map(|(partition, effects)| self.part_committed(partition, effects, now, wall_ms)).collect()
-    }
-
-    fn part_committed(
-        &mut self,
-        partition: PartitionId,
-        effects: Effects,
-        now: MonotonicMs,
-        wall_ms: i64,
-    ) -> Option<Notice> {
-        let ledger = self.ledgers.get_mut(&partition)?;
-        ledger.committed = effects.progress;
-        ledger.committed_at_ms = wall_ms;
-        ledger.committed_tick = now;
-        ledger.torn_at = None;
-        ledger.owes_first_commit = false;
-        Some(Notice::Committed { partition, through: effects.progress.next.offset, outputs: effects.outputs })
-    }
-
-    /// Judges a transaction in doubt by what the log holds. Neither the offset nor the outputs are believed alone: a
-    /// delayed end of an earlier attempt may have torn the transaction either way.
-    fn settle(&mut self, found: Vec<ReadBack>, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
-        let Some(transaction) = &self.transaction else { return Vec::new() };
-        let read_back_of = |partition| found.iter().find(|read_back| read_back.partition == partition);
-        if let Some((unread, _)) = transaction.parts.iter().find(|(partition, _)| read_back_of(*partition).is_none()) {
-            let why = format!("nothing was read back of partition {unread}");
-            self.failures = self.failures.saturating_add(1);
-            self.back_off(now);
-            return vec![Notice::Trouble(why)];
-        }
-        self.failures = 0;
-        let Some(transaction) = self.transaction.take() else { return Vec::new() };
-        let mut notices = Vec::new();
-        for (partition, mut effects) in transaction.parts {
-            let Some(ledger) = self.ledgers.get_mut(&partition) else { continue };
-            let Some(read_back) = read_back_of(partition) else { continue };
-            let (before, after) = (ledger.committed.next.offset, effects.progress.next.offset);
-            let unmoved = read_back.committed == Some(before)
-                || (ledger.owes_first_commit && read_back.committed.is_none())
-                || (ledger.torn_at.is_some() && ledger.torn_at == read_back.committed);
-            let moved = read_back.committed == Some(after);
-            if !moved && !unmoved {
-                // Somebody else's word counts now: nothing more goes out before the partition is recovered anew.
-                self.ledgers.remove(&partition);
-                notices.push(Notice::Moved { partition, found: read_back.committed, expected: after });
-                continue;
-            }
-            let (written, missing): (Vec<_>, Vec<_>) =
-                effects.outputs.drain(..).partition(|output| read_back.outputs.contains(&output.id));
-            if moved && missing.is_empty() {
-                effects.outputs = written;
-                notices.extend(self.part_committed(partition, effects, now, wall_ms));
-            } else {
-                // What is missing goes again, and so does the offset, even if it has moved.
-                // Until then it may stand there, ahead of what is known to be committed.
-                if moved {
-                    ledger.torn_at = Some(after);
-                }
-                effects.outputs = missing;
-                ledger.queue.push_front(effects);
-            }
-        }
-        self.last_commit = now;
-        self.commit_at_once = true;
-        notices
-    }
-}
-
-/// The one place that knows the order of steps.
-///
-/// Exactly-once: outputs first, offsets last (3.2 round trips; the other order takes 5.2), and one commit for both.
-fn plan(mode: DeliveryMode, outputs: Vec<Arc<OutputRecord>>, commits: Vec<OffsetCommit>) -> VecDeque<Step> {
-    match mode {
-        DeliveryMode::ExactlyOnce => {
-            let mut steps = VecDeque::from([Step::Begin]);
-            if !outputs.is_empty() {
-                steps.push_back(Step::Produce(outputs));
-            }
-            steps.extend([Step::SendOffsets(commits), Step::Commit]);
-            steps
-        }
-    }
 }
 
 #[cfg(test)]
-#[path = "cycle_tests.rs"]
 mod tests;

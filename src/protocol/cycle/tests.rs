@@ -1,15 +1,21 @@
 //! The commit cycle, outcome by outcome, and against a small model of a log that loses answers and tears transactions.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::*;
 use crate::domain::duration::Millis;
+use crate::domain::ids::Offset;
+use crate::domain::rule::Parameters;
 use crate::domain::time::Watermark;
 use crate::domain::window::Position;
-use crate::protocol::output::{Destination, Slot};
+use crate::protocol::metadata::LogIdentity;
+use crate::protocol::output::{Destination, OutputId, OutputRecord, Slot};
 
-#[path = "cycle_model_tests.rs"]
+#[path = "model_tests.rs"]
 mod model;
+#[path = "modes_tests.rs"]
+mod modes;
 
 const P: PartitionId = PartitionId(0);
 const Q: PartitionId = PartitionId(1);
@@ -243,13 +249,13 @@ fn an_aborted_transaction_goes_again_with_another_writer() {
 }
 
 #[test]
-fn the_read_back_asks_from_the_last_certain_commit_on() {
+fn the_read_back_asks_for_outputs_behind_the_last_certain_commit_since_the_transaction_began() {
     let mut bench = Bench::ready();
     bench.cycle.effects(P, effects(P, 103, &[101, 102]));
     bench.until_commit();
     bench.report(Outcome::Doubtful(why()));
     bench.expect_writer();
-    let request = ReadBackRequest { partition: P, outputs_from: Offset(100), since_ms: WALL - 5 };
+    let request = ReadBackRequest { partition: P, outputs_from: Some(Offset(100)), since_ms: WALL };
     assert_eq!(bench.step(), Some(Step::ReadBack(vec![request])));
     // The read-back itself may fail; nothing is sent before it has succeeded.
     for outcome in [Outcome::Doubtful(why()), Outcome::Retriable(why()), Outcome::Abortable(why())] {

@@ -81,6 +81,7 @@ impl Model {
             Step::ReadBack(requests) => {
                 Outcome::ReadBack(requests.iter().map(|request| self.read_back(request)).collect())
             }
+            Step::CommitOffsets(_) => panic!("{step:?} in a transaction"),
             Step::Abort => {
                 if !in_trouble {
                     self.open = None;
@@ -149,7 +150,7 @@ impl Model {
     }
 
     fn read_back(&self, request: &ReadBackRequest) -> ReadBack {
-        let is_asked = |id: &&OutputId| id.partition == request.partition && id.offset >= request.outputs_from;
+        let is_asked = |id: &&OutputId| id.partition == request.partition && Some(id.offset) >= request.outputs_from;
         ReadBack {
             partition: request.partition,
             committed: self.offsets.get(&request.partition).copied(),
@@ -184,7 +185,8 @@ impl Process {
                 continue;
             }
             let committed = model.offsets.get(&partition).map(|offset| offset.0);
-            let request = ReadBackRequest { partition, outputs_from: Offset(committed.unwrap_or(0)), since_ms: 0 };
+            let request =
+                ReadBackRequest { partition, outputs_from: Some(Offset(committed.unwrap_or(0))), since_ms: 0 };
             let open = OpenPartition {
                 written_already: model.read_back(&request).outputs,
                 owes_first_commit: committed.is_none(),

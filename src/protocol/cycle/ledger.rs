@@ -1,0 +1,42 @@
+//! What the commit cycle keeps of one open partition.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+
+use super::MonotonicMs;
+use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::partition::Progress;
+use crate::domain::rule::Parameters;
+use crate::protocol::metadata::LogIdentity;
+use crate::protocol::output::{Effects, OutputId};
+
+/// What `open` needs to know of a partition.
+pub struct OpenPartition {
+    pub partition: PartitionId,
+    pub parameters: Arc<Parameters>,
+    pub identity: LogIdentity,
+    pub partitions_at_first_start: i32,
+    /// The partition as of its committed offset.
+    pub committed: Progress,
+    pub committed_at_ms: i64,
+    pub written_already: HashSet<OutputId>,
+    pub owes_first_commit: bool,
+}
+
+/// What the buffer holds of one partition.
+pub(super) struct Ledger {
+    pub(super) parameters: Arc<Parameters>,
+    pub(super) identity: LogIdentity,
+    pub(super) partitions_at_first_start: i32,
+    pub(super) committed: Progress,
+    pub(super) committed_at_ms: i64,
+    pub(super) committed_tick: MonotonicMs,
+    /// Decided by nobody yet, oldest first. The head may be shared with the running transaction.
+    pub(super) queue: VecDeque<Effects>,
+    /// Outputs that the log held already when the partition was recovered or settled.
+    pub(super) written_already: HashSet<OutputId>,
+    /// Where the log's offset stands although outputs before it are missing, while they are on their way again.
+    pub(super) torn_at: Option<Offset>,
+    /// Nothing was ever committed: the start itself must be, before the first record is read.
+    pub(super) owes_first_commit: bool,
+}

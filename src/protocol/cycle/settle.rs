@@ -1,0 +1,111 @@
+//! How a transaction ends: known to be committed, or judged by what the log holds.
+
+use std::collections::VecDeque;
+
+use super::plan::DeliveryMode;
+use super::steps::{Notice, ReadBack, Step};
+use super::{CommitCycle, MonotonicMs, Transaction};
+use crate::domain::ids::PartitionId;
+use crate::protocol::output::Effects;
+
+impl CommitCycle {
+    pub(super) fn decide_committed(&mut self, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
+        self.failures = 0;
+        let Some(transaction) = self.transaction.take() else { return Vec::new() };
+        self.last_commit = now;
+        let parts = transaction.parts.into_iter();
+        parts.filter_map(|(partition, effects)| self.part_committed(partition, effects, now, wall_ms)).collect()
+    }
+
+    /// At most once: the offsets are committed, and whether the outputs were written is unknown. They never go again.
+    pub(super) fn give_outputs_up(&mut self, why: String, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
+        let Some(transaction) = &mut self.transaction else { return Vec::new() };
+        let mut outputs = 0;
+        for (_, effects) in &mut transaction.parts {
+            outputs += std::mem::take(&mut effects.outputs).len();
+        }
+        let mut notices = vec![Notice::GivenUp { outputs, why }];
+        notices.extend(self.decide_committed(now, wall_ms));
+        // The writer that failed is not used again: what it still holds must not come late, behind newer outputs.
+        self.doubt();
+        notices
+    }
+
+    fn part_committed(
+        &mut self,
+        partition: PartitionId,
+        effects: Effects,
+        now: MonotonicMs,
+        wall_ms: i64,
+    ) -> Option<Notice> {
+        let ledger = self.ledgers.get_mut(&partition)?;
+        ledger.committed = effects.progress;
+        ledger.committed_at_ms = wall_ms;
+        ledger.committed_tick = now;
+        ledger.torn_at = None;
+        ledger.owes_first_commit = false;
+        Some(Notice::Committed { partition, through: effects.progress.next.offset, outputs: effects.outputs })
+    }
+
+    /// Judges a transaction in doubt by what the log holds. Neither the offset nor the outputs are believed alone: a
+    /// delayed end of an earlier attempt may have torn the transaction either way.
+    pub(super) fn settle(&mut self, found: Vec<ReadBack>, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
+        let Some(transaction) = &self.transaction else { return Vec::new() };
+        let read_back_of = |partition| found.iter().find(|read_back| read_back.partition == partition);
+        if let Some((unread, _)) = transaction.parts.iter().find(|(partition, _)| read_back_of(*partition).is_none()) {
+            let why = format!("nothing was read back of partition {unread}");
+            self.failures = self.failures.saturating_add(1);
+            self.back_off(now);
+            return vec![Notice::Trouble(why)];
+        }
+        self.failures = 0;
+        let Some(transaction) = self.transaction.take() else { return Vec::new() };
+        let mut notices = Vec::new();
+        let mut unsent = Vec::new();
+        for (partition, mut effects) in transaction.parts {
+            let Some(ledger) = self.ledgers.get_mut(&partition) else { continue };
+            let Some(read_back) = read_back_of(partition) else { continue };
+            let (before, after) = (ledger.committed.next.offset, effects.progress.next.offset);
+            let unmoved = read_back.committed == Some(before)
+                || (ledger.owes_first_commit && read_back.committed.is_none())
+                || (ledger.torn_at.is_some() && ledger.torn_at == read_back.committed);
+            let moved = read_back.committed == Some(after);
+            if !moved && !unmoved {
+                // Somebody else's word counts now: nothing more goes out before the partition is recovered anew.
+                self.ledgers.remove(&partition);
+                notices.push(Notice::Moved { partition, found: read_back.committed, expected: after });
+                continue;
+            }
+            if moved && !effects.outputs.is_empty() && self.settings.mode == DeliveryMode::AtMostOnce {
+                // The offsets went first, so the outputs have never been sent.
+                unsent.push((partition, effects));
+                continue;
+            }
+            let (written, missing): (Vec<_>, Vec<_>) = effects.outputs.drain(..).partition(|output| {
+                // Without transactions an offset never moves before the outputs, if they go first.
+                let is_known = self.settings.mode == DeliveryMode::AtLeastOnce && moved;
+                is_known || read_back.outputs.contains(&output.id)
+            });
+            if moved && missing.is_empty() {
+                effects.outputs = written;
+                notices.extend(self.part_committed(partition, effects, now, wall_ms));
+            } else {
+                // What is missing goes again, and so does the offset, even if it has moved.
+                // Until then it may stand there, ahead of what is known to be committed.
+                if moved {
+                    ledger.torn_at = Some(after);
+                }
+                effects.outputs = missing;
+                ledger.queue.push_front(effects);
+            }
+        }
+        if !unsent.is_empty() {
+            let outputs = unsent.iter().flat_map(|(_, effects)| effects.outputs.iter().cloned()).collect();
+            let steps = VecDeque::from([Step::Produce(outputs)]);
+            self.transaction = Some(Transaction { began_ms: wall_ms, parts: unsent, steps, in_doubt: false });
+        }
+        self.last_commit = now;
+        self.commit_at_once = true;
+        notices
+    }
+}
