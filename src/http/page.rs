@@ -123,12 +123,12 @@ fn partitions(page: &mut Page, partitions: &[PartitionReport]) {
     page.add(format_args!(
         "<section><h2>Partitions</h2><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Partitions\">\
          <table><thead><tr><th>partition<th>state<th class=\"number\">lag<th class=\"number\">committed\
-         <th class=\"number wide\">end<th class=\"number\">open users<th class=\"wide\">watermark</tr></thead>\
+         <th class=\"number wider\">end<th class=\"number\">open users<th class=\"wide\">watermark</tr></thead>\
          <tbody id=\"partitions\">\n"
     ));
     for one in partitions {
         page.add(format_args!(
-            "<tr><td>{}<td class=\"{}\">{}<td class=\"number\">{}<td class=\"number\">{}<td class=\"number wide\">{}\
+            "<tr><td>{}<td class=\"{}\">{}<td class=\"number\">{}<td class=\"number\">{}<td class=\"number wider\">{}\
              <td class=\"number\">{}<td class=\"wide time\">{}</tr>\n",
             one.partition,
             one.phase.as_str(),

@@ -40,7 +40,7 @@ fn an_operator_sees_the_guarantee_the_partitions_and_an_alert_that_is_raised_mea
     let alerts = page.wait_for_text("alerts", &["User u-night: 11 transactions within 1m, limit 10", &said]);
     assert_eq!(alerts.matches("User u-night").count(), 2, "velocity-10s and velocity-1m, each once: {alerts}");
     page.wait_for_text("alert-count", &["3"]);
-    page.wait_for_text("latency", &[" ms"]);
+    page.wait_for_text("latency-note", &["median of 3"]);
 
     for (name, looks) in ALL {
         page.look(looks);

@@ -24,6 +24,14 @@ function age(ms) {
   return `${Math.floor(seconds / 3600)} h ago`;
 }
 
+function length(ms) {
+  if (ms < 10000) return `${grouped(ms)} ms`;
+  if (ms < 120000) return `${Math.floor(ms / 1000)} s`;
+  if (ms < 7200000) return `${Math.floor(ms / 60000)} min`;
+  if (ms < 172800000) return `${Math.floor(ms / 3600000)} h`;
+  return `${grouped(Math.floor(ms / 86400000))} days`;
+}
+
 // Makes the rows of a table what they should be, cell by cell. A row is a list of cells: [text, class, is a header].
 function writeRows(body, rows) {
   while (body.rows.length > rows.length) body.deleteRow(-1);
@@ -75,8 +83,8 @@ function showTiles(status) {
   if (recent.alert_latency_p50_ms === null) {
     tile("latency", "–", "no alert in the last minute");
   } else {
-    const p99 = grouped(recent.alert_latency_p99_ms);
-    tile("latency", `${grouped(recent.alert_latency_p50_ms)} ms`, `median of ${recent.alerts}; 99% within ${p99} ms`);
+    const note = `median of ${recent.alerts}; 99% within ${length(recent.alert_latency_p99_ms)}`;
+    tile("latency", length(recent.alert_latency_p50_ms), note);
   }
   const lags = status.partitions.map((one) => one.lag_records);
   const lag = lags.includes(null) ? "unknown" : grouped(lags.reduce((sum, one) => sum + one, 0));
@@ -102,7 +110,7 @@ function showPartitions(partitions) {
     [phase(one), one.phase],
     [one.lag_records === null ? "unknown" : grouped(one.lag_records), "number"],
     [known(one.committed_offset), "number"],
-    [known(one.end_offset), "number wide"],
+    [known(one.end_offset), "number wider"],
     [grouped(one.open_users), "number"],
     [one.watermark ? one.watermark.slice(0, 19).replace("T", " ") : "none", "wide time"],
   ]);

@@ -37,9 +37,7 @@ fn throughput(report: &StatusReport) -> Shown {
 fn latency(report: &StatusReport) -> Shown {
     let recent = &report.recent;
     match (recent.alert_latency_p50_ms, recent.alert_latency_p99_ms) {
-        (Some(p50), Some(p99)) => {
-            (format!("{} ms", grouped(p50)), format!("median of {}; 99% within {} ms", recent.alerts, grouped(p99)))
-        }
+        (Some(p50), Some(p99)) => (length(p50), format!("median of {}; 99% within {}", recent.alerts, length(p99))),
         _ => ("–".to_owned(), "no alert in the last minute".to_owned()),
     }
 }
@@ -159,6 +157,17 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// A length of time; a latency of days is that of a backlog.
+fn length(ms: u64) -> String {
+    match ms {
+        0..=9_999 => format!("{} ms", grouped(ms)),
+        10_000..=119_999 => format!("{} s", ms / 1_000),
+        120_000..=7_199_999 => format!("{} min", ms / 60_000),
+        7_200_000..=172_799_999 => format!("{} h", ms / 3_600_000),
+        _ => format!("{} days", grouped(ms / 86_400_000)),
+    }
+}
+
 fn age(ms: i64) -> String {
     match ms.max(0) / 1_000 {
         seconds @ 0..=119 => format!("{seconds} s ago"),
@@ -186,6 +195,8 @@ mod tests {
         let numbers = [0, 999, 1_000, 1_234_567].map(grouped);
         assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0, 119_999, 120_000, 7_200_000].map(age), ["0 s ago", "119 s ago", "2 min ago", "2 h ago"]);
+        let lengths = [9_999, 10_000, 120_000, 7_200_000, 172_800_000].map(length);
+        assert_eq!(lengths, ["9,999 ms", "10 s", "2 min", "2 h", "2 days"]);
         assert_eq!(age(-5_000), "0 s ago", "the clock was set");
     }
 }
