@@ -298,6 +298,19 @@ impl EmbeddedStore {
         reading::batches(&self.db, &Range::of_records(partition, from), take)
     }
 
+    /// Records of a partition from `from` to before `to`, as far as they are durable.
+    ///
+    /// # Errors
+    /// The log is damaged.
+    pub fn records(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<StoredRecord>, EmbeddedError> {
+        reading::records(&self.db, &Range::of_records(partition, from), to.min(self.bounds(partition).1).0)
+    }
+
     /// Committed records of an output topic from `from` on, at most about `max`.
     ///
     /// # Errors
