@@ -10,14 +10,12 @@ mod progress;
 mod summary;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, value_parser};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::exit::Exit;
 use crate::clock::wall_clock_ms;
@@ -196,7 +194,7 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let stop = stop_on_signal()?;
+    let stop = super::signals::stop_on_signal()?;
     let mut sink: Box<dyn Sink> = match &args.out {
         Some(path) => Box::new(NdjsonSink::create(path)?),
         None => match connect(&args, &stop)? {
@@ -281,28 +279,6 @@ fn parse_start(text: &str) -> Result<Start, String> {
             Err(format!("`now` or an instant in RFC 3339 is expected, such as {example}"))
         }
     }
-}
-
-/// A flag that SIGINT and SIGTERM set.
-fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot await signals")?;
-    let (mut interrupt, mut terminate) = {
-        let _entered = runtime.enter();
-        let interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
-        (interrupt, signal(SignalKind::terminate()).context("cannot await SIGTERM")?)
-    };
-    let flag = Arc::clone(&stop);
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            });
-            flag.store(true, Ordering::Relaxed);
-        })
-        .context("cannot start the thread that awaits signals")?;
-    Ok(stop)
 }
 
 #[cfg(test)]

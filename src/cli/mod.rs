@@ -3,11 +3,16 @@
 //! A command reads its settings, does its work and ends with an [`Exit`]. Results go to standard output, everything
 //! else to the log on standard error.
 
+pub mod alerts;
+pub mod checkpoint;
 pub mod config;
 pub mod exit;
 pub mod generate;
+pub mod ingest;
+pub mod intake;
 pub mod offsets;
 pub mod run;
+mod signals;
 pub mod topics;
 
 use std::io::{self, Write};
@@ -60,9 +65,17 @@ pub enum Command {
     Run(run::RunArgs),
     /// Generate deterministic, realistic load into the source topic, or as NDJSON
     Generate(generate::GenerateArgs),
+    /// Take transactions out of files into the embedded log
+    Ingest(ingest::IngestArgs),
     /// Create the topics
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
+    /// Follow committed alerts
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
+    /// Look at the local snapshots
+    #[command(subcommand)]
+    Checkpoint(checkpoint::CheckpointCommand),
     /// Look at committed offsets
     #[command(subcommand)]
     Offsets(offsets::OffsetsCommand),
@@ -85,7 +98,10 @@ pub fn execute(command: Command) -> Exit {
     let ended = match command {
         Command::Run(args) => run::run(&args),
         Command::Generate(args) => generate::run(args),
+        Command::Ingest(args) => ingest::run(&args),
         Command::Topics(command) => topics::run(&command),
+        Command::Alerts(command) => alerts::run(&command),
+        Command::Checkpoint(command) => checkpoint::run(&command),
         Command::Offsets(command) => offsets::run(&command),
         Command::Config(command) => config::run(&command),
     };
