@@ -6,6 +6,7 @@
 pub mod alerts;
 pub mod checkpoint;
 pub mod config;
+pub mod demo;
 pub mod exit;
 pub mod generate;
 pub mod ingest;
@@ -30,6 +31,7 @@ const ABOUT: &str = "Velocity checks on a Kafka transaction log whose alerts tak
 
 const AFTER_HELP: &str = "\
 Examples:
+  tallyguard demo --for 30s                             see it at work, nothing needs to be installed
   tallyguard config check --config tallyguard.toml      is this configuration legal?
   tallyguard topics create --config tallyguard.toml     create the topics that are missing
   tallyguard run --config tallyguard.toml               the service, until SIGTERM
@@ -61,6 +63,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See it at work without a broker or a database server: generated traffic, alerts, a dashboard, a recount
+    Demo(demo::DemoArgs),
     /// Run the service until SIGTERM or SIGINT
     Run(run::RunArgs),
     /// Generate deterministic, realistic load into the source topic, or as NDJSON
@@ -96,6 +100,7 @@ pub struct ConfigFile {
 #[must_use]
 pub fn execute(command: Command) -> Exit {
     let ended = match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Generate(args) => generate::run(args),
         Command::Ingest(args) => ingest::run(&args),
