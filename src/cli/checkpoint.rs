@@ -11,7 +11,10 @@ use serde::Serialize;
 use super::{ConfigFile, Exit, print};
 use crate::clock::wall_clock_ms;
 use crate::config::Settings;
-use crate::state::{self, CheckpointInfo, SnapshotStore, StateError, VerifyReport};
+use crate::protocol::recovery::SnapshotHead;
+use crate::state::{
+    self, CheckpointInfo, NamelessCheckpoint, ReadOnlyStore, SnapshotStore, StateError, StoredPartition, VerifyReport,
+};
 
 #[derive(Debug, Subcommand)]
 pub enum CheckpointCommand {
@@ -73,15 +76,19 @@ pub fn run(command: &CheckpointCommand) -> anyhow::Result<Exit> {
         Ok(settings) => settings,
         Err(exit) => return Ok(exit),
     };
-    let mut listed: Vec<Listed> =
-        SnapshotStore::checkpoints(&settings.instance.state_dir)?.into_iter().map(Listed::from).collect();
+    let (described, mut nameless) = SnapshotStore::survey_checkpoints(&settings.instance.state_dir)?;
+    let mut listed: Vec<Listed> = described.into_iter().map(Listed::from).collect();
     if verifies {
         for checkpoint in &mut listed {
             checkpoint.verify();
         }
+        // A running service replaces old ones at any time: what is gone was not damaged.
+        listed.retain(|checkpoint| Path::new(&checkpoint.path).exists());
+        nameless.retain(|checkpoint| checkpoint.path.exists());
     }
-    let is_sound = listed.iter().all(|checkpoint| checkpoint.damage.as_ref().is_none_or(Vec::is_empty));
-    print(&if args.json { as_json(&settings, &listed) } else { as_text(&settings, &listed) })?;
+    let is_sound = !verifies || nameless.is_empty() && listed.iter().all(Listed::is_sound);
+    let report = Report { settings: &settings, checkpoints: &listed, nameless: &nameless };
+    print(&if args.json { report.as_json() } else { report.as_text() })?;
     if is_sound { Ok(Exit::Done) } else { Ok(Exit::Failed) }
 }
 
@@ -106,11 +113,21 @@ impl From<CheckpointInfo> for Listed {
 }
 
 impl Listed {
+    fn is_sound(&self) -> bool {
+        self.damage.as_ref().is_none_or(Vec::is_empty)
+    }
+
     fn verify(&mut self) {
-        match state::verify(Path::new(&self.path)) {
-            Ok(report) => {
+        let verified = state::verify(Path::new(&self.path)).and_then(|report| {
+            let store = ReadOnlyStore::open(Path::new(&self.path))?;
+            Ok((report, store.partitions()?.known))
+        });
+        match verified {
+            Ok((report, stored)) => {
                 self.entries = Some(report.sound.iter().map(|partition| partition.entries).sum());
-                self.damage = Some(self.judge(&report));
+                let mut damage = self.judge(&report);
+                damage.extend(stored.iter().filter_map(judge_header));
+                self.damage = Some(damage);
             }
             Err(StateError::Unreadable { detail, .. }) => self.damage = Some(vec![detail]),
             Err(error) => self.damage = Some(vec![error.to_string()]),
@@ -133,13 +150,49 @@ impl Listed {
     }
 }
 
-fn as_json(settings: &Settings, checkpoints: &[Listed]) -> String {
-    let report = serde_json::json!({
-        "state_dir": settings.instance.state_dir,
-        "retain": settings.checkpoint.retain,
-        "checkpoints": checkpoints,
-    });
-    format!("{report:#}\n")
+/// What a recovery reads before the entries.
+fn judge_header(stored: &StoredPartition) -> Option<String> {
+    let partition = stored.partition;
+    match serde_json::from_slice::<SnapshotHead>(&stored.header) {
+        Ok(head) if head.through == stored.through => None,
+        Ok(head) => {
+            Some(format!("partition {partition}: its header speaks of {} instead of {}", head.through, stored.through))
+        }
+        Err(error) => Some(format!("partition {partition}: its header is not one of this version: {error}")),
+    }
+}
+
+struct Report<'a> {
+    settings: &'a Settings,
+    checkpoints: &'a [Listed],
+    /// Folders that do not say what they hold.
+    nameless: &'a [NamelessCheckpoint],
+}
+
+impl Report<'_> {
+    fn as_json(&self) -> String {
+        let nameless = self
+            .nameless
+            .iter()
+            .map(|NamelessCheckpoint { path, detail }| serde_json::json!({ "path": path, "detail": detail }));
+        let report = serde_json::json!({
+            "state_dir": self.settings.instance.state_dir,
+            "retain": self.settings.checkpoint.retain,
+            "checkpoints": self.checkpoints,
+            "unreadable": nameless.collect::<Vec<_>>(),
+        });
+        format!("{report:#}\n")
+    }
+
+    fn as_text(&self) -> String {
+        let mut text = as_text(self.settings, self.checkpoints);
+        for NamelessCheckpoint { path, detail } in self.nameless {
+            // Writing to a text cannot fail.
+            let _ = writeln!(text, "{}: DAMAGED\n    {detail}", path.display());
+            let _ = writeln!(text, "    what to do: delete it and check the disk; the log rebuilds the state");
+        }
+        text
+    }
 }
 
 fn as_text(settings: &Settings, checkpoints: &[Listed]) -> String {

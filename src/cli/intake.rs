@@ -27,6 +27,9 @@ pub struct LineResult {
     pub result: String,
     pub code: Option<String>,
     pub message: Option<String>,
+    /// Where it stands in the log, when it is there.
+    pub partition: Option<i32>,
+    pub offset: Option<i64>,
 }
 
 impl LineResult {

@@ -33,6 +33,13 @@ pub struct CheckpointInfo {
     pub partitions: Vec<(PartitionId, Offset)>,
 }
 
+/// A folder that is named as a checkpoint and whose description cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamelessCheckpoint {
+    pub path: PathBuf,
+    pub detail: String,
+}
+
 #[derive(Serialize, Deserialize)]
 struct Description {
     version: u32,
@@ -87,21 +94,33 @@ pub(super) fn take(
 
 /// Oldest first. Folders without a readable description are left out, with a warning.
 pub(super) fn list(state_dir: &Path) -> Result<Vec<CheckpointInfo>, StateError> {
-    let mut found = Vec::new();
-    for (sequence, path) in folders(state_dir)? {
-        match describe(&path) {
-            Ok(Description { version: DESCRIPTION_VERSION, created_at_ms, partitions, .. }) => {
-                let partitions = partitions.into_iter().map(|known| (known.partition, known.through)).collect();
-                let bytes = size_of_files(&path)?;
-                found.push(CheckpointInfo { sequence, path, created_at_ms, bytes, partitions });
-            }
-            Ok(Description { version, .. }) => {
-                tracing::warn!(path = %path.display(), version, "checkpoint of an unknown version left out");
-            }
-            Err(error) => tracing::warn!(%error, "checkpoint without a readable description left out"),
-        }
+    let (found, nameless) = survey(state_dir)?;
+    for NamelessCheckpoint { path, detail } in nameless {
+        tracing::warn!(path = %path.display(), "checkpoint left out: {detail}");
     }
     Ok(found)
+}
+
+/// Oldest first; beside them the folders that do not say what they hold. One that the owner deletes meanwhile is in
+/// neither.
+pub(super) fn survey(state_dir: &Path) -> Result<(Vec<CheckpointInfo>, Vec<NamelessCheckpoint>), StateError> {
+    let (mut found, mut nameless) = (Vec::new(), Vec::new());
+    for (sequence, path) in folders(state_dir)? {
+        let described = describe(&path).and_then(|description| Ok((description, size_of_files(&path)?)));
+        match described {
+            Ok((Description { version: DESCRIPTION_VERSION, created_at_ms, partitions, .. }, bytes)) => {
+                let partitions = partitions.into_iter().map(|known| (known.partition, known.through)).collect();
+                found.push(CheckpointInfo { sequence, path, created_at_ms, bytes, partitions });
+            }
+            Ok((Description { version, .. }, _)) => {
+                let detail = format!("its description is of version {version}, which this program does not know");
+                nameless.push(NamelessCheckpoint { path, detail });
+            }
+            Err(error) if path.exists() => nameless.push(NamelessCheckpoint { path, detail: error.to_string() }),
+            Err(_) => {}
+        }
+    }
+    Ok((found, nameless))
 }
 
 /// Deletes all but the newest `retain`. Each is renamed first, so that a half-deleted one never looks whole.

@@ -31,7 +31,7 @@ pub mod reading;
 pub mod snapshotter;
 pub mod store;
 
-pub use checkpoints::CheckpointInfo;
+pub use checkpoints::{CheckpointInfo, NamelessCheckpoint};
 pub(crate) use directory::{DirectoryLock, damage_before_opening};
 pub use error::StateError;
 pub use options::StoreOptions;

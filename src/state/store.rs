@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use rocksdb::{DB, ErrorKind, WriteBatch, WriteOptions};
 
 use crate::domain::ids::PartitionId;
-use crate::state::checkpoints::{self, CheckpointInfo};
+use crate::state::checkpoints::{self, CheckpointInfo, NamelessCheckpoint};
 use crate::state::directory::{self, DirectoryLock};
 use crate::state::error::StateError;
 use crate::state::keys::{self, LINK_SLOTS};
@@ -153,6 +153,14 @@ impl SnapshotStore {
     /// [`StateError::Io`].
     pub fn checkpoints(state_dir: &Path) -> Result<Vec<CheckpointInfo>, StateError> {
         checkpoints::list(state_dir)
+    }
+
+    /// The same, beside those that do not say what they hold.
+    ///
+    /// # Errors
+    /// [`StateError::Io`].
+    pub fn survey_checkpoints(state_dir: &Path) -> Result<(Vec<CheckpointInfo>, Vec<NamelessCheckpoint>), StateError> {
+        checkpoints::survey(state_dir)
     }
 
     /// Reads everything in a checkpoint or store folder and checks it; see [`reading::verify`].

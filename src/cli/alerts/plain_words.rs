@@ -35,6 +35,7 @@ impl AlertText {
         let Trigger { order_id, merchant_id, amount_minor, currency, event_time } = &self.trigger;
         let time = event_time.get(11..19).unwrap_or(event_time);
         let severity = self.severity.to_uppercase();
+        let (order_id, merchant_id) = (printable(order_id), printable(merchant_id));
         let (on, off) = match (is_coloured, self.severity.as_str()) {
             (true, "critical" | "high") => ("\u{1b}[1;31m", "\u{1b}[0m"),
             (true, "medium") => ("\u{1b}[33m", "\u{1b}[0m"),
@@ -43,9 +44,23 @@ impl AlertText {
         let found_later = if self.origin == "stream" { "" } else { ", found by reconciliation" };
         format!(
             "{time} {on}{severity}{off} {}: {} ({}, order {order_id} at {merchant_id}, {amount_minor} {currency}{found_later})",
-            self.user_id, self.reason, self.rule_id
+            printable(&self.user_id),
+            self.reason,
+            self.rule_id
         )
     }
+}
+
+/// Ids are the sender's: what would move the cursor, colour the line or turn its direction is shown as its number.
+fn printable(id: &str) -> String {
+    let is_deceptive = |character: char| {
+        character.is_control()
+            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let shown = id.chars().map(|character| {
+        if is_deceptive(character) { character.escape_unicode().to_string() } else { character.to_string() }
+    });
+    shown.collect()
 }
 
 #[cfg(test)]
@@ -68,5 +83,12 @@ mod tests {
         );
         assert!(text.line(true).contains("\u{1b}[1;31mHIGH\u{1b}[0m"));
         assert!(AlertText::read(b"{}").is_none());
+    }
+
+    #[test]
+    fn an_id_cannot_write_on_the_terminal() {
+        assert_eq!(printable("użytkownik-7 é カ"), "użytkownik-7 é カ");
+        assert_eq!(printable("a\u{1b}[2Jb\u{9b}c\nd"), "a\\u{1b}[2Jb\\u{9b}c\\u{a}d");
+        assert_eq!(printable("x\u{202e}y\u{feff}"), "x\\u{202e}y\\u{feff}");
     }
 }

@@ -1,7 +1,10 @@
 //! The engine of the demo: its configuration, and its process, which ends with this one, however this one ends.
 
 use std::fs::{File, OpenOptions};
+use std::io::Write;
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +14,7 @@ use anyhow::{Context, bail};
 use serde_json::Value;
 use uuid::Uuid;
 
+use super::place::{CONFIGURATION, MARK};
 use super::tail;
 use crate::clock::monotonic_now;
 use crate::config::{self, Settings};
@@ -32,7 +36,7 @@ impl Engine {
     pub fn prepare(dir: &Path, listen: SocketAddr) -> anyhow::Result<Self> {
         let token = Uuid::new_v4().to_string();
         let token_file = dir.join("admin-token");
-        std::fs::write(&token_file, &token).with_context(|| format!("cannot write to {}", dir.display()))?;
+        write_secret(&token_file, &token).with_context(|| format!("cannot write {}", token_file.display()))?;
         let mut table = toml::Table::new();
         let mut set = |section: &str, key: &str, value: toml::Value| {
             let section = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -51,7 +55,8 @@ impl Engine {
         set("http", "listen", listen.to_string().into());
         set("http", "admin_token_file", path(token_file));
         let text = toml::to_string(&table).context("a configuration that cannot be written")?;
-        let config = dir.join("tallyguard.toml");
+        let text = format!("{MARK}{text}");
+        let config = dir.join(CONFIGURATION);
         std::fs::write(&config, &text).with_context(|| format!("cannot write {}", config.display()))?;
         let settings = config::from_text(&text, &[]).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
         let agent = ureq::Agent::config_builder()
@@ -88,7 +93,9 @@ impl Engine {
             .arg(&self.config)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(log);
+            .stderr(log)
+            // Ctrl-C on the terminal is for the demo: the engine still has to take in what was fed.
+            .process_group(0);
         self.child = Some(command.spawn().context("cannot start the engine")?);
         Ok(())
     }
@@ -102,7 +109,7 @@ impl Engine {
         Ok(())
     }
 
-    /// How long it took.
+    /// How long it took. Does not wait any longer once `stop` is set.
     pub fn await_ready(&mut self, patience: Duration, stop: &AtomicBool) -> anyhow::Result<Duration> {
         let began = monotonic_now();
         loop {
@@ -125,11 +132,12 @@ impl Engine {
     }
 
     /// Waits until everything in the log is committed, and the database has all of it.
-    pub fn await_caught_up(&mut self, patience: Duration) -> anyhow::Result<()> {
+    pub fn await_caught_up(&mut self, patience: Duration, at_once: &AtomicBool) -> anyhow::Result<()> {
         let deadline = monotonic_now() + patience;
         let is_done = |status: &Value| {
             let partitions = status["partitions"].as_array().map(Vec::as_slice).unwrap_or_default();
             status["ready"] == true
+                && status["statistics"]["pending_rows"] == 0
                 && !partitions.is_empty()
                 && partitions.iter().all(|partition| {
                     partition["committed_offset"] == partition["end_offset"]
@@ -138,6 +146,7 @@ impl Engine {
         };
         while monotonic_now() < deadline {
             self.check()?;
+            super::unless_at_once(at_once)?;
             if self.status().is_some_and(|status| is_done(&status)) {
                 return Ok(());
             }
@@ -175,6 +184,11 @@ impl Engine {
             }
         }
     }
+}
+
+fn write_secret(path: &Path, secret: &str) -> std::io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    file.write_all(secret.as_bytes())
 }
 
 impl Drop for Engine {

@@ -1,8 +1,7 @@
 //! What the demo says: alerts in plain words as fast as a person can read, and how it stands. A terminal gets one line
 //! that is redrawn, anything else plain lines.
 
-use std::io::{IsTerminal, Write};
-use std::net::SocketAddr;
+use std::io::IsTerminal;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,6 +11,7 @@ use humantime::format_duration;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::engine::Engine;
+use super::place::Address;
 use super::{Counters, DemoArgs};
 use crate::cli::alerts::AlertText;
 use crate::clock::monotonic_now;
@@ -36,7 +36,7 @@ pub struct Narration {
 }
 
 impl Narration {
-    pub fn begin(dir: &Path, listen: SocketAddr, args: &DemoArgs, counters: Arc<Counters>) -> Self {
+    pub fn begin(dir: &Path, address: &Address, args: &DemoArgs, counters: Arc<Counters>) -> Self {
         let is_terminal = std::io::stderr().is_terminal() && std::io::stdout().is_terminal();
         let bar = if is_terminal { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}") {
@@ -68,7 +68,10 @@ impl Narration {
             "{} transactions a second of {} users, {end}{crashes}; more than 10 of a user within a minute raise an alert",
             args.rate, args.users
         ));
-        narration.say(&format!("dashboard: http://{listen}/"));
+        if let Some(remark) = &address.remark {
+            narration.say(remark);
+        }
+        narration.say(&format!("dashboard: http://{}/", address.listen));
         narration.say(&format!("files, and the engine's own messages (engine.log): {}", dir.display()));
         narration
     }
@@ -83,7 +86,7 @@ impl Narration {
             self.bar.println(text);
         } else {
             // Nobody may be reading any more: the demo goes on to its end.
-            let _ = writeln!(std::io::stdout(), "{text}");
+            let _ = super::super::print(&format!("{text}\n"));
         }
     }
 
