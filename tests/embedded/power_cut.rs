@@ -112,7 +112,7 @@ fn a_power_cut_at_any_place_leaves_a_prefix_of_the_writes_with_every_acknowledge
     // A flush: what came before is in files, and a new write-ahead log begins.
     store.apply_retention(GROUP, by_size(u64::MAX), 0).unwrap();
     let mut history = vec![(newest_wal(&world.dir()).1, model.clone())];
-    for number in 30..90 {
+    for number in 30..60 {
         write(&store, &mut model, number, &mut dice);
         history.push((newest_wal(&world.dir()).1, model.clone()));
     }
@@ -121,7 +121,7 @@ fn a_power_cut_at_any_place_leaves_a_prefix_of_the_writes_with_every_acknowledge
     let (first, last) = (boundaries[0], boundaries[boundaries.len() - 1]);
     let around =
         boundaries.iter().flat_map(|&at| [at.saturating_sub(1).max(first), at, (at + 1).min(last), (at + 8).min(last)]);
-    let between: Vec<u64> = (0..60).map(|_| first + dice.below(last - first)).collect();
+    let between: Vec<u64> = (0..40).map(|_| first + dice.below(last - first)).collect();
     for (number, at) in (0..).zip(around.chain(between)) {
         let tail = [Tail::Missing, Tail::Zeros, Tail::Garbage][number % 3];
         let dir = scratch.dir().join(number.to_string());
