@@ -20,7 +20,8 @@ pub fn describe(report: &StatusReport) -> GuaranteeReport {
         GuaranteeState::Waiting => "waiting",
         GuaranteeState::Stopped => "stopped",
     };
-    GuaranteeReport { state, headline: format!("{promise}: {word}. {progress}"), what_to_do }
+    let caveat = caveat(&report.instance.mode);
+    GuaranteeReport { state, headline: format!("{promise}: {word}. {progress}{caveat}"), what_to_do }
 }
 
 fn promise(mode: &str) -> &'static str {
@@ -28,6 +29,15 @@ fn promise(mode: &str) -> &'static str {
         "at-least-once" => "At least once",
         "at-most-once" => "At most once",
         _ => "Exactly once",
+    }
+}
+
+/// What the mode does not promise.
+fn caveat(mode: &str) -> &'static str {
+    match mode {
+        "at-least-once" => " After a crash or an error an alert may be there twice.",
+        "at-most-once" => " After a crash or an error an alert may be missing.",
+        _ => "",
     }
 }
 
@@ -186,7 +196,10 @@ mod tests {
         let expected = "Exactly once: holding. The last commit was at 22:13:20 UTC; the log was in trouble at \
                         22:13:26 UTC: a broker is down.";
         assert_eq!(said(&board, later(7)).0, expected);
-        assert!(said(&running("at-least-once"), later(1)).0.starts_with("At least once: holding."));
+        let (headline, ..) = said(&running("at-least-once"), later(1));
+        assert!(headline.starts_with("At least once: holding.") && headline.ends_with("may be there twice."));
+        let (headline, ..) = said(&running("at-most-once"), later(1));
+        assert!(headline.starts_with("At most once: holding.") && headline.ends_with("may be missing."));
     }
 
     #[test]
