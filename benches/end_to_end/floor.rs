@@ -124,7 +124,6 @@ fn settings(bootstrap: &str, config: &TestConfig) -> KafkaSettings {
         instance_id: "floor".to_owned(),
         transactional: true,
         transactional_id: unique_name("floor"),
-        transactional: true,
         alerts_topic: config.alert_topic.clone(),
         late_topic: config.late_topic.clone(),
         dead_letter_topic: config.dead_letter_topic.clone(),
