@@ -3,6 +3,7 @@
 //! Guards against what makes such an interface worthless: a service that looks ready while it is stuck, a metric that
 //! an alarm is built on and that is not there, the lag of a partition that left long ago, and text that breaks the page.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests watch a real server and need the real clock")]
 
 #[path = "support/prometheus_text.rs"]
 mod prometheus_text;

@@ -122,6 +122,7 @@ fn settings(bootstrap: &str, config: &TestConfig) -> KafkaSettings {
         topic: config.source_topic.clone(),
         group: unique_name("floor"),
         instance_id: "floor".to_owned(),
+        transactional: true,
         transactional_id: unique_name("floor"),
         alerts_topic: config.alert_topic.clone(),
         late_topic: config.late_topic.clone(),

@@ -3,8 +3,9 @@
 //! What is generated is decided by [`crate::generate`] alone. Here are the things that it must not touch: the wall
 //! clock, the broker, the file, the signal that ends the run.
 
+mod embedded;
 mod kafka;
-mod ndjson;
+pub(super) mod ndjson;
 mod pacer;
 mod progress;
 mod summary;
@@ -19,9 +20,11 @@ use clap::{Args, value_parser};
 
 use crate::cli::exit::Exit;
 use crate::clock::wall_clock_ms;
+use crate::config::SourceKind;
 use crate::domain::time::EventTime;
 use crate::generate::timeline::{Pace, Start, Timeline};
 use crate::generate::{Counts, GeneratedRecord, Share, Shares, Workload, WorkloadOptions};
+use embedded::EmbeddedSink;
 use kafka::KafkaSink;
 use ndjson::NdjsonSink;
 use pacer::Pacer;
@@ -198,7 +201,7 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
     let mut sink: Box<dyn Sink> = match &args.out {
         Some(path) => Box::new(NdjsonSink::create(path)?),
         None => match connect(&args, &stop)? {
-            Ok(sink) => Box::new(sink),
+            Ok(sink) => sink,
             Err(exit) => return Ok(exit),
         },
     };
@@ -219,12 +222,19 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn connect(args: &GenerateArgs, stop: &AtomicBool) -> anyhow::Result<Result<KafkaSink, Exit>> {
+fn connect(args: &GenerateArgs, stop: &AtomicBool) -> anyhow::Result<Result<Box<dyn Sink>, Exit>> {
     // The command line demands one of the two.
     let path = args.config.as_deref().context("--config is needed unless --out is given")?;
-    match crate::cli::load(path) {
-        Ok(settings) => KafkaSink::connect(&settings, stop),
-        Err(exit) => Ok(Err(exit)),
+    let settings = match crate::cli::load(path) {
+        Ok(settings) => settings,
+        Err(exit) => return Ok(Err(exit)),
+    };
+    match settings.source.kind {
+        SourceKind::Embedded => Ok(Ok(Box::new(EmbeddedSink::open(&settings)?))),
+        SourceKind::Kafka => {
+            let connected = KafkaSink::connect(&settings, stop)?;
+            Ok(connected.map(|sink| -> Box<dyn Sink> { Box::new(sink) }))
+        }
     }
 }
 

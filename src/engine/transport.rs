@@ -118,10 +118,11 @@ fn housekeep(store: Arc<EmbeddedStore>, settings: &Settings) -> Result<(), (Exit
         bytes: settings.embedded.retention_bytes,
         day_stays_open: Duration::from_millis(u64::try_from(open_ms).unwrap_or(0)),
     };
+    let group = settings.source.group.clone();
     let housekeeping = std::thread::Builder::new().name("tallyguard-retention".to_owned());
     let spawned = housekeeping.spawn(move || {
         for minute in 0_u64.. {
-            match store.apply_retention(retention, clock::wall_clock_ms()) {
+            match store.apply_retention(&group, retention, clock::wall_clock_ms()) {
                 Ok(report) => {
                     if report.dropped_records > 0 {
                         tracing::info!("retention: {} records of the embedded log are dropped", report.dropped_records);

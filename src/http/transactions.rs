@@ -104,7 +104,7 @@ async fn take_in(
         // Given back when it is done, not when the client goes away meanwhile.
         let _place = place;
         let body = Body::read(&body, is_lines)?;
-        Ok(lines::append(&body, accepts, skew, clock::wall_clock_ms(), ingest.as_ref() as &dyn Ingest)?)
+        lines::append(&body, accepts, skew, clock::wall_clock_ms(), ingest.as_ref() as &dyn Ingest)
     });
     written.await.map_err(|error| Problem::unavailable("stopping", error.to_string()))?
 }

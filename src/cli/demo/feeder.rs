@@ -9,6 +9,7 @@ use anyhow::{Context, bail};
 
 use super::engine::Engine;
 use super::{Counters, DemoArgs};
+use crate::cli::generate::ndjson::is_a_line;
 use crate::cli::intake::Intake;
 use crate::clock::{monotonic_now, wall_clock_ms};
 use crate::domain::time::EventTime;
@@ -100,8 +101,4 @@ fn feed(
         std::thread::sleep(EVERY);
     }
     Ok(())
-}
-
-fn is_a_line(value: &[u8]) -> bool {
-    !value.trim_ascii().is_empty() && memchr::memchr2(b'\n', b'\r', value).is_none()
 }

@@ -36,6 +36,8 @@ impl AlertFeed for StoreFeed {
     fn next(&mut self, timeout: Duration) -> Result<Vec<CommittedAlert>, String> {
         let deadline = clock::monotonic_now() + timeout;
         loop {
+            // Retention may have overtaken a slow reader.
+            self.next = self.next.max(self.store.output_start(Destination::Alerts));
             let found =
                 self.store.outputs(Destination::Alerts, self.next, AT_ONCE).map_err(|error| error.to_string())?;
             if !found.is_empty() {
@@ -76,6 +78,8 @@ impl AlertFeed for ViewFeed {
                 tracing::debug!("{error}; looking anew");
                 self.view = EmbeddedView::open(&self.dir).map_err(|error| error.to_string())?;
             }
+            let (start, _) = self.view.output_bounds(Destination::Alerts).map_err(|error| error.to_string())?;
+            self.next = self.next.max(start);
             let found =
                 self.view.outputs(Destination::Alerts, self.next, AT_ONCE).map_err(|error| error.to_string())?;
             let left = deadline.saturating_duration_since(clock::monotonic_now());

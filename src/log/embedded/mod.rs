@@ -10,6 +10,7 @@
 mod appender;
 mod feed;
 mod keys;
+mod opening;
 mod reading;
 mod record_batch;
 mod retention;

@@ -2,7 +2,7 @@
 //!
 //! Age and size say what may go; what a recovery or an open reconciliation day needs stays, whatever they say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::keys;
@@ -43,12 +43,18 @@ struct Aged {
 }
 
 impl EmbeddedStore {
-    /// Drops what may go. `now_ms`: wall clock, epoch ms.
+    /// Drops what may go. `group`: the one that works on the log now, though it may not have committed yet; `now_ms`:
+    /// wall clock, epoch ms.
     ///
     /// # Errors
     /// The log is damaged, or cannot be written any more.
-    pub fn apply_retention(&self, retention: Retention, now_ms: i64) -> Result<RetentionReport, EmbeddedError> {
-        let needed_from = self.needed_by_recovery()?;
+    pub fn apply_retention(
+        &self,
+        group: &str,
+        retention: Retention,
+        now_ms: i64,
+    ) -> Result<RetentionReport, EmbeddedError> {
+        let needed_from = self.needed_by_recovery(group)?;
         let kept_for_its_day = open_day(now_ms, retention.day_stays_open);
         let aged_before = (!retention.age.is_zero()).then(|| now_ms.saturating_sub(millis(retention.age)));
         let mut report = RetentionReport::default();
@@ -63,10 +69,12 @@ impl EmbeddedStore {
             let may_go = |batch: &Aged| {
                 needed.is_some_and(|needed| batch.first + batch.count <= needed.0) && batch.newest_ms < kept_for_its_day
             };
-            let mut gathered = 0;
+            let (mut gathered, mut all_aged) = (0, true);
             self.batches(partition, self.bounds(partition).0, |(first, bytes)| {
                 let Some(batch) = aged(first, &bytes).filter(&may_go) else { return false };
-                if aged_before.is_some_and(|before| batch.newest_ms < before) {
+                // Timestamps may go back: what is aged behind something younger waits for it.
+                all_aged &= aged_before.is_some_and(|before| batch.newest_ms < before);
+                if all_aged {
                     over = over.saturating_sub(batch.bytes);
                     report.dropped_records += batch.count;
                     starts.insert(partition, Offset(batch.first + batch.count));
@@ -99,22 +107,27 @@ impl EmbeddedStore {
         Ok(report)
     }
 
-    /// Bytes that the records take, about: in memory, and on disk as they are compressed.
+    /// Bytes of files that the records which are kept take, about: as they are compressed, and without what was dropped
+    /// and lies in the files still.
     fn size(&self) -> Result<u64, EmbeddedError> {
         let table = reading::family(self.db(), keys::RECORDS)?;
-        let of = |property: &str| {
-            let value = self.db().property_int_value_cf(table, property).map_err(reading::damaged)?;
-            Ok::<u64, EmbeddedError>(value.unwrap_or(0))
-        };
-        Ok(of("rocksdb.estimate-live-data-size")? + of("rocksdb.cur-size-active-mem-table")?)
+        self.db().flush_cf(table).map_err(reading::damaged)?;
+        let kept = (0..self.partitions()).map(PartitionId).map(|partition| {
+            let (start, end) = self.bounds(partition);
+            (keys::records(partition, start), keys::records(partition, end))
+        });
+        let kept: Vec<_> = kept.collect();
+        let ranges: Vec<_> = kept.iter().map(|(from, to)| rocksdb::Range::new(from, to)).collect();
+        Ok(self.db().get_approximate_sizes_cf(table, &ranges).iter().sum())
     }
 
     /// Before this offset no group's recovery reads; `None`: nothing of the partition may go, because a group has not
     /// committed it yet, or what it committed cannot be understood.
-    fn needed_by_recovery(&self) -> Result<BTreeMap<PartitionId, Option<Offset>>, EmbeddedError> {
+    fn needed_by_recovery(&self, running: &str) -> Result<BTreeMap<PartitionId, Option<Offset>>, EmbeddedError> {
         let mut needed: BTreeMap<PartitionId, Vec<Option<Offset>>> = BTreeMap::new();
         let all = reading::all_committed(self.db())?;
-        let groups: std::collections::BTreeSet<&String> = all.iter().map(|(group, ..)| group).collect();
+        let mut groups: BTreeSet<&str> = all.iter().map(|(group, ..)| group.as_str()).collect();
+        groups.insert(running);
         for (_, partition, offset, metadata) in &all {
             let from = Metadata::parse(metadata).ok().map(|metadata| metadata.replay_needs_from().min(*offset));
             needed.entry(*partition).or_default().push(from);

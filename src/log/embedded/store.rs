@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use rocksdb::{ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, Options, WriteBatch, WriteOptions};
-use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use rocksdb::{ColumnFamilyDescriptor, DB, WriteBatch, WriteOptions};
 
 use super::appender::{Appender, Encoded, Placed, Placement};
 use super::keys;
+use super::opening::{
+    EmbeddedIdentity, database_options, extend, family_options, identify, make_folders_durable, store_path,
+};
 use super::reading::{self, Batch, Range, StoredRecord, damaged, family};
 use super::record_batch::{BatchWriter, OwnedRecord, Parts};
 use crate::clock;
@@ -20,12 +21,10 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::log::{Doorbell, Ingest, IngestError, NewRecord, Position, partition_of};
 use crate::protocol::cycle::OffsetCommit;
 use crate::protocol::output::{Destination, OutputRecord};
-use crate::state::{DirectoryLock, StateError, damage_before_opening, log_through_tracing};
+use crate::state::{DirectoryLock, StateError, damage_before_opening};
 
 /// Largest record that is taken in, key, value and headers together.
 pub const RECORD_BYTES_MAX: usize = 16 << 20;
-const FORMAT_VERSION: u32 = 1;
-const STORE: &str = "store";
 
 /// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -43,14 +42,6 @@ pub enum EmbeddedError {
     Io(String),
 }
 
-/// What a log is told apart by: a folder that was made anew has other ids.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct EmbeddedIdentity {
-    pub format: u32,
-    pub cluster_id: String,
-    pub topic_id: String,
-}
-
 /// See the module head.
 pub struct EmbeddedStore {
     db: DB,
@@ -61,6 +52,7 @@ pub struct EmbeddedStore {
     /// Behind the last durable record of each partition.
     ends: Vec<AtomicI64>,
     starts: Vec<AtomicI64>,
+    output_starts: [AtomicI64; 3],
     output_ends: [AtomicI64; 3],
     doorbell: Arc<Doorbell>,
     committed: (Mutex<u64>, Condvar),
@@ -87,6 +79,7 @@ impl EmbeddedStore {
         let families = [keys::RECORDS, keys::OUTPUTS, keys::META]
             .map(|name| ColumnFamilyDescriptor::new(name, family_options(name)));
         let db = DB::open_cf_descriptors(&database_options(), &path, families).map_err(damaged)?;
+        make_folders_durable(dir)?;
         let identity = identify(&db)?;
         let partitions = extend(&db, partitions)?;
         let mut store = Self {
@@ -97,6 +90,7 @@ impl EmbeddedStore {
             appender: Appender::default(),
             ends: Vec::new(),
             starts: Vec::new(),
+            output_starts: [const { AtomicI64::new(0) }; 3],
             output_ends: [const { AtomicI64::new(0) }; 3],
             doorbell: Arc::new(Doorbell::default()),
             committed: (Mutex::new(0), Condvar::new()),
@@ -115,8 +109,10 @@ impl EmbeddedStore {
             self.ends.push(AtomicI64::new(end));
             ends.insert(partition, end);
         }
-        for (destination, end) in keys::DESTINATIONS.iter().zip(&self.output_ends) {
-            end.store(reading::output_bounds(&self.db, *destination)?.1, Ordering::SeqCst);
+        for destination in keys::DESTINATIONS {
+            let (start, end) = reading::output_bounds(&self.db, destination)?;
+            of(&self.output_starts, destination).store(start, Ordering::SeqCst);
+            of(&self.output_ends, destination).store(end, Ordering::SeqCst);
         }
         self.appender = Appender::new(ends);
         Ok(())
@@ -159,17 +155,15 @@ impl EmbeddedStore {
         (at(&self.starts), at(&self.ends))
     }
 
+    /// The oldest record of an output topic that is kept.
     #[must_use]
-    pub fn output_end(&self, destination: Destination) -> i64 {
-        self.output_counter(destination).load(Ordering::SeqCst)
+    pub fn output_start(&self, destination: Destination) -> i64 {
+        of(&self.output_starts, destination).load(Ordering::SeqCst)
     }
 
-    fn output_counter(&self, destination: Destination) -> &AtomicI64 {
-        match destination {
-            Destination::Alerts => &self.output_ends[0],
-            Destination::Late => &self.output_ends[1],
-            Destination::DeadLetter => &self.output_ends[2],
-        }
+    #[must_use]
+    pub fn output_end(&self, destination: Destination) -> i64 {
+        of(&self.output_ends, destination).load(Ordering::SeqCst)
     }
 
     /// The one way to disk: synced, or the log is broken for good.
@@ -205,8 +199,11 @@ impl EmbeddedStore {
             if size > RECORD_BYTES_MAX {
                 return Err(IngestError::TooLarge { size, max: RECORD_BYTES_MAX });
             }
-            let partition = PartitionId(partition.0.clamp(0, self.partitions - 1));
-            encoded.entry(partition).or_insert_with(BatchWriter::default).push(parts);
+            if !(0..self.partitions).contains(&partition.0) {
+                let why = format!("there is no partition {partition}; there are {}", self.partitions);
+                return Err(IngestError::Failed(why));
+            }
+            encoded.entry(*partition).or_default().push(parts);
         }
         if encoded.is_empty() {
             return Ok(Vec::new());
@@ -221,10 +218,7 @@ impl EmbeddedStore {
             },
         )?;
         self.doorbell.ring();
-        Ok(records
-            .iter()
-            .filter_map(|(partition, _)| next_position(&mut placed, *partition, self.partitions))
-            .collect())
+        Ok(records.iter().filter_map(|(partition, _)| next_position(&mut placed, *partition)).collect())
     }
 
     fn write_records(&self, placements: Vec<Placement>) -> Result<(), String> {
@@ -247,7 +241,7 @@ impl EmbeddedStore {
         commits: &[OffsetCommit],
         now_ms: i64,
     ) -> Result<(), String> {
-        let of = |error: EmbeddedError| error.to_string();
+        let text = |error: EmbeddedError| error.to_string();
         let mut batch = WriteBatch::default();
         let mut ends = Vec::new();
         for destination in keys::DESTINATIONS {
@@ -263,18 +257,18 @@ impl EmbeddedStore {
             if values.count() > 0 {
                 let first = self.output_end(destination);
                 ends.push((destination, first + i64::from(values.count())));
-                let table = family(&self.db, keys::OUTPUTS).map_err(of)?;
+                let table = family(&self.db, keys::OUTPUTS).map_err(text)?;
                 batch.put_cf(table, keys::outputs(destination, first), values.finish());
             }
         }
-        let table = family(&self.db, keys::META).map_err(of)?;
+        let table = family(&self.db, keys::META).map_err(text)?;
         for commit in commits {
             let value = reading::encode_committed(commit.offset, &commit.metadata);
             batch.put_cf(table, keys::offset(group, commit.partition), value);
         }
         self.write(batch)?;
         for (destination, end) in ends {
-            self.output_counter(destination).store(end, Ordering::SeqCst);
+            of(&self.output_ends, destination).store(end, Ordering::SeqCst);
         }
         *self.committed.0.lock() += 1;
         self.committed.1.notify_all();
@@ -304,6 +298,19 @@ impl EmbeddedStore {
         reading::batches(&self.db, &Range::of_records(partition, from), take)
     }
 
+    /// Records of a partition from `from` to before `to`, as far as they are durable.
+    ///
+    /// # Errors
+    /// The log is damaged.
+    pub fn records(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        to: Offset,
+    ) -> Result<Vec<StoredRecord>, EmbeddedError> {
+        reading::records(&self.db, &Range::of_records(partition, from), to.min(self.bounds(partition).1).0)
+    }
+
     /// Committed records of an output topic from `from` on, at most about `max`.
     ///
     /// # Errors
@@ -329,10 +336,10 @@ impl EmbeddedStore {
         starts: &[(PartitionId, Offset)],
         output_starts: &[(Destination, i64)],
     ) -> Result<(), String> {
-        let of = |error: EmbeddedError| error.to_string();
+        let text = |error: EmbeddedError| error.to_string();
         let (records, outputs) =
-            (family(&self.db, keys::RECORDS).map_err(of)?, family(&self.db, keys::OUTPUTS).map_err(of)?);
-        let meta = family(&self.db, keys::META).map_err(of)?;
+            (family(&self.db, keys::RECORDS).map_err(text)?, family(&self.db, keys::OUTPUTS).map_err(text)?);
+        let meta = family(&self.db, keys::META).map_err(text)?;
         let mut batch = WriteBatch::default();
         for &(partition, start) in starts {
             batch.delete_range_cf(records, keys::records(partition, Offset(0)), keys::records(partition, start));
@@ -347,14 +354,29 @@ impl EmbeddedStore {
             if let Some(of) = usize::try_from(partition.0).ok().and_then(|index| self.starts.get(index)) {
                 of.store(start.0, Ordering::SeqCst);
             }
+            // Files that hold nothing else go at once. The last key counts too, so it is one that is dropped.
+            let last = keys::records(partition, Offset(start.0 - 1));
+            let freed = self.db.delete_file_in_range_cf(records, keys::records(partition, Offset(0)), last);
+            freed.map_err(rocksdb::Error::into_string)?;
+        }
+        for &(destination, start) in output_starts {
+            of(&self.output_starts, destination).store(start, Ordering::SeqCst);
         }
         Ok(())
     }
 }
 
+/// The one of three counters that belongs to a topic.
+fn of(counters: &[AtomicI64; 3], destination: Destination) -> &AtomicI64 {
+    match destination {
+        Destination::Alerts => &counters[0],
+        Destination::Late => &counters[1],
+        Destination::DeadLetter => &counters[2],
+    }
+}
+
 /// The records of a partition were placed one behind the other.
-fn next_position(placed: &mut Placed, partition: PartitionId, partitions: i32) -> Option<Position> {
-    let partition = PartitionId(partition.0.clamp(0, partitions - 1));
+fn next_position(placed: &mut Placed, partition: PartitionId) -> Option<Position> {
     let next = placed.get_mut(&partition)?;
     let offset = *next;
     *next = offset.next();
@@ -374,81 +396,4 @@ impl Ingest for EmbeddedStore {
             .collect();
         self.append_parts(&placed)
     }
-}
-
-pub(super) fn store_path(dir: &Path) -> PathBuf {
-    dir.join(STORE)
-}
-
-pub(super) fn read_identity(db: &DB) -> Result<Option<EmbeddedIdentity>, EmbeddedError> {
-    let Some(bytes) = db.get_cf(family(db, keys::META)?, keys::IDENTITY).map_err(damaged)? else { return Ok(None) };
-    let identity: EmbeddedIdentity = serde_json::from_slice(&bytes)
-        .map_err(|error| EmbeddedError::Damaged { detail: format!("its identity cannot be read: {error}") })?;
-    if identity.format != FORMAT_VERSION {
-        let detail = format!("format {} is not one that this version reads ({FORMAT_VERSION})", identity.format);
-        return Err(EmbeddedError::Damaged { detail });
-    }
-    Ok(Some(identity))
-}
-
-fn identify(db: &DB) -> Result<EmbeddedIdentity, EmbeddedError> {
-    if let Some(identity) = read_identity(db)? {
-        return Ok(identity);
-    }
-    let identity = EmbeddedIdentity {
-        format: FORMAT_VERSION,
-        cluster_id: format!("embedded-{}", Uuid::new_v4()),
-        topic_id: Uuid::new_v4().to_string(),
-    };
-    let bytes = serde_json::to_vec(&identity).unwrap_or_default();
-    put_synced(db, keys::IDENTITY, &bytes)?;
-    Ok(identity)
-}
-
-/// The number of partitions as of now.
-fn extend(db: &DB, asked: i32) -> Result<i32, EmbeddedError> {
-    let found = reading::number::<4>(db, keys::PARTITIONS)?.map(i32::from_be_bytes);
-    match found {
-        Some(found) if found > asked => Err(EmbeddedError::FewerPartitions { found, asked }),
-        Some(found) if found == asked => Ok(found),
-        _ => {
-            put_synced(db, keys::PARTITIONS, &asked.to_be_bytes())?;
-            Ok(asked)
-        }
-    }
-}
-
-fn put_synced(db: &DB, key: &[u8], value: &[u8]) -> Result<(), EmbeddedError> {
-    let mut options = WriteOptions::default();
-    options.set_sync(true);
-    let written = db.put_cf_opt(family(db, keys::META)?, key, value, &options);
-    written.map_err(|error| EmbeddedError::Io(error.into_string()))
-}
-
-fn database_options() -> Options {
-    let mut options = Options::default();
-    options.create_if_missing(true);
-    options.create_missing_column_families(true);
-    options.set_paranoid_checks(true);
-    // A crash may cut the last write; everything before it counts, nothing behind a damaged place does.
-    options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
-    options.set_max_background_jobs(2);
-    options.set_max_open_files(512);
-    options.set_bytes_per_sync(1 << 20);
-    // The small tables are flushed when this much log waits for them alone.
-    options.set_max_total_wal_size(256 << 20);
-    options.set_stats_dump_period_sec(0);
-    options.set_stats_persist_period_sec(0);
-    log_through_tracing(&mut options);
-    options
-}
-
-pub(super) fn family_options(name: &str) -> Options {
-    let mut options = Options::default();
-    options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(if name == keys::RECORDS { 64 << 20 } else { 8 << 20 });
-    options.set_max_write_buffer_number(3);
-    options.set_target_file_size_base(64 << 20);
-    options.set_level_compaction_dynamic_level_bytes(true);
-    options
 }

@@ -139,12 +139,19 @@ impl Log for EmbeddedLog {
         let mut bytes_read = 0;
         let mut damage = None;
         let from = *position;
+        let mut expected = from.0;
         let read = self.store.batches(partition, from, |(first, bytes)| {
             let Some(spans) = record_batch::spans(&bytes) else {
                 damage = Some(format!("no batch of this version at offset {first}"));
                 return false;
             };
+            // The first batch may begin before; no other may leave a gap.
+            if first > expected {
+                damage = Some(format!("the records from offset {expected} on are missing"));
+                return false;
+            }
             bytes_read += bytes.len();
+            expected = first + i64::try_from(spans.len()).unwrap_or(0);
             let numbered = (first..).map(Offset).zip(spans);
             let wanted = numbered.filter(|(offset, _)| (from..end).contains(offset));
             let value = batch.values.len();

@@ -8,8 +8,9 @@ use rocksdb::{ColumnFamilyDescriptor, DB, Options};
 use tempfile::TempDir;
 
 use super::keys;
+use super::opening::{EmbeddedIdentity, family_options, read_identity, store_path};
 use super::reading::{self, Range, StoredRecord, damaged};
-use super::store::{EmbeddedError, EmbeddedIdentity, family_options, read_identity, store_path};
+use super::store::EmbeddedError;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::protocol::output::Destination;
 use crate::state::{damage_before_opening, log_through_tracing};
