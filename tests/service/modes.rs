@@ -119,10 +119,11 @@ fn survive_a_bad_broker((mode, tolerated): (&str, &[Kind]), seed: u64) {
     assert!(missing <= given_up, "{missing} are missing, {given_up} were given up\n{}", scenario.logs());
 }
 
-/// Without transactions there is no fencing of a writer: the group refuses the offsets of the one that was replaced.
+/// Without transactions there is no fencing of a writer: the group refuses the offsets of the one that was replaced. In
+/// mode at-most-once it still writes, late, the outputs whose offsets it had committed: nobody else will.
 #[test]
 fn a_frozen_process_that_was_replaced_leaves_with_4_when_it_wakes_in_both_modes() {
-    for (mode, tolerated) in MODES {
+    for (mode, tolerated) in [MODES[0], ("at-most-once", &[Kind::Missing, Kind::OutOfOrder])] {
         let scenario = dense(Scenario::new(), mode).short_session().create_topics();
         let successor = successor_of(&scenario);
         let mut first = scenario.start_ready();
@@ -202,6 +203,7 @@ fn crowd(seed: u64) -> WorkloadOptions {
 
 fn counter(service: &Service, name: &str) -> usize {
     let (_, metrics) = service.http_get("/metrics");
-    let line = metrics.lines().find_map(|line| line.strip_prefix(name)).expect("every name is on the page");
+    // One that only a certain mode has is absent in the others.
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
     line.trim().parse().expect("a whole number")
 }
