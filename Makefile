@@ -11,8 +11,8 @@ export CARGO_TARGET_DIR ?= $(CACHE_DIR)/target
 help: ## show the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
-demo: ## a real broker and database with live traffic; alerts on the terminal (DEMO_SECONDS=30)
-	@scripts/demo.sh
+demo: ## live traffic, alerts and the dashboard, without a broker or a database server (ARGS="--for 30s")
+	@scripts/demo.sh $(ARGS)
 
 test: ## formatting, lints, every test; ends with one line of counts
 	@scripts/test.sh

@@ -4,7 +4,8 @@
 #   scripts/install.sh build     compiler packages and the Rust toolchain
 #   scripts/install.sh kafka     Java, Maven and the jars of a real Kafka broker
 #   scripts/install.sh mariadb   the MariaDB server program (no system service is used or started)
-#   scripts/install.sh all       all three
+#   scripts/install.sh chromium  the browser that the tests look at the dashboard with
+#   scripts/install.sh all       all of them
 #
 # Needs: Debian or Ubuntu for what has to be installed (root or sudo); on another system it only checks, and names what
 # is missing. Running it again changes nothing and takes well under a second.
@@ -156,6 +157,24 @@ install_mariadb() {
   say "mariadb: $(mariadbd --version | sed -n 's/.*Ver \([^ ]*\).*/\1/p')"
 }
 
+# Whatever has the name already is used: the tests need its debugging pipe and nothing else of it. A page without any font
+# has no text to look at.
+install_chromium() {
+  local name program=
+  for name in chromium chromium-browser google-chrome; do
+    if has "$name"; then
+      program="$name"
+      break
+    fi
+  done
+  if [ -z "$program" ]; then
+    apt_install chromium fonts-dejavu-core
+    program=chromium
+  fi
+  has "$program" || fail "chromium is still missing"
+  say "chromium: $("$program" --version 2>/dev/null | sed 's/[^0-9]*\([0-9.]*\).*/\1/')"
+}
+
 case "${1:-all}" in
   build)
     install_build_packages
@@ -166,15 +185,17 @@ case "${1:-all}" in
     install_kafka_jars
     ;;
   mariadb) install_mariadb ;;
+  chromium) install_chromium ;;
   all)
     install_build_packages
     check_rust
     install_java
     install_kafka_jars
     install_mariadb
+    install_chromium
     ;;
   *)
-    printf 'usage: %s [build|kafka|mariadb|all]\n' "$0" >&2
+    printf 'usage: %s [build|kafka|mariadb|chromium|all]\n' "$0" >&2
     exit 2
     ;;
 esac

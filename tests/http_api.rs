@@ -3,9 +3,30 @@
 //! Guards against what makes such an interface worthless: a service that looks ready while it is stuck, a metric that
 //! an alarm is built on and that is not there, the lag of a partition that left long ago, and text that breaks the page.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "tests watch a real server and need the real clock")]
 
 #[path = "support/prometheus_text.rs"]
 mod prometheus_text;
+
+// Stand-ins for the parts of the engine that the pages ask.
+#[path = "http_api/doubles.rs"]
+mod doubles;
+
+// Partitions, statistics, checkpoints, users: answers and refusals.
+#[path = "http_api/state.rs"]
+mod state;
+
+// The list and the stream of alerts: order, gaps, slow clients, too many clients.
+#[path = "http_api/alerts.rs"]
+mod alerts;
+
+// Transactions over HTTP: results line by line, and every refusal.
+#[path = "http_api/transactions.rs"]
+mod transactions;
+
+// The generated description against real answers.
+#[path = "http_api/openapi.rs"]
+mod openapi;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
@@ -17,12 +38,14 @@ use std::{env, fs, io, thread};
 use prometheus_text::MetricsText;
 use serde_json::{Value, json};
 use tallyguard::clock;
+use tallyguard::config::Secret;
+use tallyguard::domain::duration::Millis;
 use tallyguard::domain::ids::{Offset, PartitionId};
 use tallyguard::domain::partition::{Outcome, Progress};
 use tallyguard::domain::rule::Severity;
 use tallyguard::domain::time::Watermark;
 use tallyguard::domain::window::Position;
-use tallyguard::http;
+use tallyguard::http::{self, Options, Ports, Served};
 use tallyguard::observe::metrics::{self, BackpressureStage, TransactionResult};
 use tallyguard::observe::report::{PartitionRefusal, RuleReport, StatusReport};
 use tallyguard::observe::status::{About, CommitSummary, Now, RecordCounts, Standing, StatusBoard};
@@ -147,13 +170,29 @@ fn working() -> StatusBoard {
     board
 }
 
+const TOKEN: &str = "a-token.of_this-test";
+
+fn served(board: &StatusBoard, ports: &Ports) -> Served {
+    let options = Options {
+        admin_token: Some(Secret::new(TOKEN)),
+        takes_transactions: true,
+        max_future_skew: Millis(60_000),
+        checkpoints_retained: 3,
+    };
+    Served { board: board.clone(), metrics: metrics::install(), ports: ports.clone(), options }
+}
+
 /// Serves the board on a free port until the test process ends.
 fn serve(board: &StatusBoard) -> SocketAddr {
-    let (board, (answer, address)) = (board.clone(), mpsc::channel());
+    serve_all(served(board, &Ports::default()))
+}
+
+fn serve_all(served: Served) -> SocketAddr {
+    let (answer, address) = mpsc::channel();
     thread::spawn(move || {
         actix_web::rt::System::new().block_on(async move {
             let free = SocketAddr::from(([127, 0, 0, 1], 0));
-            let (server, address) = http::serve(free, board, metrics::install()).unwrap();
+            let (server, address) = http::serve(free, served).unwrap();
             answer.send(address).unwrap();
             server.await.unwrap();
         });
@@ -174,18 +213,43 @@ impl Answer {
 }
 
 fn ask(method: &str, address: SocketAddr, path: &str) -> Answer {
-    let request =
-        ureq::http::Request::builder().method(method).uri(format!("http://{address}{path}")).body(()).unwrap();
+    send(method, address, path, &[], b"")
+}
+
+fn send(method: &str, address: SocketAddr, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+    let mut request = ureq::http::Request::builder().method(method).uri(format!("http://{address}{path}"));
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .allow_non_standard_methods(true)
         .timeout_global(Some(Duration::from_secs(30)))
         .build()
         .into();
-    let mut response = agent.run(request).unwrap();
+    let mut response = if body.is_empty() {
+        agent.run(request.body(()).unwrap()).unwrap()
+    } else {
+        agent.run(request.body(body).unwrap()).unwrap()
+    };
     let headers = response.headers().iter();
     let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
-    Answer { status: response.status().as_u16(), headers, body: response.body_mut().read_to_string().unwrap() }
+    let body = response.body_mut().with_config().limit(100_000_000).read_to_string().unwrap();
+    Answer { status: response.status().as_u16(), headers, body }
+}
+
+/// A POST by whoever has the token.
+fn post(address: SocketAddr, path: &str, body: &[u8]) -> Answer {
+    send("POST", address, path, &[("Authorization", &format!("Bearer {TOKEN}"))], body)
+}
+
+#[track_caller]
+fn assert_problem(answer: &Answer, status: u16, error: &str, message: &str) {
+    let problem = answer.json();
+    assert_eq!((answer.status, &problem["error"]), (status, &json!(error)), "{problem}");
+    assert!(problem["message"].as_str().unwrap().contains(message), "{problem}");
+    let is_retried = answer.headers.contains_key("retry-after");
+    assert_eq!(is_retried, status == 503, "only what may work later says when: {problem}");
 }
 
 fn get(address: SocketAddr, path: &str) -> Answer {
@@ -231,43 +295,63 @@ fn an_io_thread_that_no_longer_comes_round_turns_readiness_off_and_the_gauge_wit
 #[test]
 fn every_answer_carries_headers_that_keep_a_browser_from_guessing_framing_and_keeping() {
     let address = serve(&working());
-    for path in ["/", "/healthz", "/readyz", "/metrics", "/api/v1/status", "/nowhere"] {
+    for path in
+        ["/", "/dashboard.js", "/dashboard.css", "/healthz", "/readyz", "/metrics", "/api/v1/status", "/nowhere"]
+    {
         let headers = get(address, path).headers;
         assert_eq!(headers["x-content-type-options"], "nosniff", "{path}");
-        assert!(headers["content-security-policy"].starts_with("default-src 'none'"), "{path}");
+        let policy = &headers["content-security-policy"];
+        assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
         assert_eq!(headers["cache-control"], "no-store", "{path}");
     }
     assert_eq!(get(address, "/").headers["content-type"], "text/html; charset=utf-8");
+    assert_eq!(get(address, "/dashboard.js").headers["content-type"], "text/javascript; charset=utf-8");
+    assert_eq!(get(address, "/dashboard.css").headers["content-type"], "text/css; charset=utf-8");
     assert_eq!(get(address, "/metrics").headers["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     assert_eq!(get(address, "/api/v1/status").headers["content-type"], "application/json");
 }
 
 #[test]
-fn unknown_paths_are_404_and_nothing_can_be_written() {
+fn unknown_paths_are_404_and_methods_that_a_path_does_not_have_are_405() {
     let address = serve(&working());
-    for path in ["/nowhere", "/api/v1/status/more", "/metrics/"] {
+    for path in ["/nowhere", "/api/v1/status/more", "/metrics/", "/api/v1/users", "/api/v1/users/a/b", "/api/v1/users/"]
+    {
         let answer = get(address, path);
         assert_eq!((answer.status, &answer.json()["error"]), (404, &json!("not_found")), "{path}");
     }
-    for method in ["POST", "PUT", "DELETE", "PATCH"] {
-        for path in ["/", "/healthz", "/readyz", "/metrics", "/api/v1/status"] {
+    let read_only = [
+        "/",
+        "/dashboard.js",
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/api/v1/status",
+        "/api/v1/partitions",
+        "/api/v1/users/u",
+        "/api/v1/alerts",
+        "/api/v1/alerts/stream",
+        "/api/v1/stats",
+        "/api/v1/openapi.json",
+    ];
+    let allowed = read_only.map(|path| (path, "GET, HEAD")).into_iter();
+    for (path, allowed) in allowed.chain([("/api/v1/checkpoints", "GET, HEAD, POST"), ("/api/v1/transactions", "POST")])
+    {
+        for method in ["GET", "POST", "PUT", "DELETE", "PATCH"].into_iter().filter(|it| !allowed.contains(it)) {
             let answer = ask(method, address, path);
-            assert_eq!(
-                (answer.status, &answer.json()["error"]),
-                (405, &json!("method_not_allowed")),
-                "{method} {path}"
-            );
-            assert_eq!(answer.headers["allow"], "GET, HEAD", "{method} {path}");
+            assert_eq!(answer.headers["allow"], allowed, "{method} {path}");
+            assert_problem(&answer, 405, "method_not_allowed", method);
         }
     }
-    let head = ask("HEAD", address, "/healthz");
-    assert_eq!((head.status, head.body.as_str()), (200, ""));
+    for path in ["/healthz", "/api/v1/alerts/stream"] {
+        let head = ask("HEAD", address, path);
+        assert_eq!((head.status, head.body.as_str()), (200, ""), "{path}");
+    }
 }
 
 #[test]
 fn a_port_that_is_taken_is_an_error_in_words() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let Err(error) = http::serve(taken.local_addr().unwrap(), board("risk-1"), metrics::install()) else {
+    let Err(error) = http::serve(taken.local_addr().unwrap(), served(&board("risk-1"), &Ports::default())) else {
         panic!("the server listens on a port of somebody else");
     };
     assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
@@ -280,10 +364,12 @@ fn the_page_says_the_state_in_words_and_escapes_what_it_did_not_write_itself() {
     board.kafka_trouble("<script>alert('x')</script> & more", NOW);
     let page = get(serve(&board), "/").body;
     assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; more"), "{page}");
-    assert!(!page.contains("<script"), "{page}");
+    assert_eq!(page.matches("<script").count(), 1, "its own, from a path of its own: {page}");
+    assert!(!page.contains("style=") && !page.contains("<style") && !page.contains("onclick"), "{page}");
+    assert!(page.contains("Exactly once: stopped. Partition 1 is held"), "{page}");
     assert!(page.contains("not ready"), "{page}");
     assert!(page.contains("partition 1 is refused: the topic no longer holds records from offset 5 on"), "{page}");
-    for link in ["/api/v1/status", "/metrics", "/readyz", "/healthz"] {
+    for link in ["/api/v1/status", "/api/v1/alerts", "/api/v1/openapi.json", "/metrics", "/readyz", "/healthz"] {
         assert!(page.contains(&format!("href=\"{link}\"")), "{link} is not linked: {page}");
     }
 }

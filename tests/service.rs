@@ -44,3 +44,11 @@ mod starting;
 // Continuing would lose or repeat data: what is refused, how, and what goes on meanwhile.
 #[path = "service/refusals.rs"]
 mod refusals;
+
+// The dashboard in a real browser.
+#[path = "service/dashboard.rs"]
+mod dashboard;
+
+// What the service answers over HTTP beside the status: users, alerts, checkpoints.
+#[path = "service/interface.rs"]
+mod interface;

@@ -3,27 +3,28 @@
 //! What is generated is decided by [`crate::generate`] alone. Here are the things that it must not touch: the wall
 //! clock, the broker, the file, the signal that ends the run.
 
+mod embedded;
 mod kafka;
-mod ndjson;
+pub(super) mod ndjson;
 mod pacer;
 mod progress;
 mod summary;
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::Context;
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, value_parser};
-use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::exit::Exit;
 use crate::clock::wall_clock_ms;
+use crate::config::SourceKind;
 use crate::domain::time::EventTime;
 use crate::generate::timeline::{Pace, Start, Timeline};
 use crate::generate::{Counts, GeneratedRecord, Share, Shares, Workload, WorkloadOptions};
+use embedded::EmbeddedSink;
 use kafka::KafkaSink;
 use ndjson::NdjsonSink;
 use pacer::Pacer;
@@ -196,11 +197,11 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
             return Ok(Exit::Usage);
         }
     };
-    let stop = stop_on_signal()?;
+    let stop = super::signals::stop_on_signal()?;
     let mut sink: Box<dyn Sink> = match &args.out {
         Some(path) => Box::new(NdjsonSink::create(path)?),
         None => match connect(&args, &stop)? {
-            Ok(sink) => Box::new(sink),
+            Ok(sink) => sink,
             Err(exit) => return Ok(exit),
         },
     };
@@ -221,12 +222,19 @@ pub fn run(args: GenerateArgs) -> anyhow::Result<Exit> {
     Ok(Exit::Done)
 }
 
-fn connect(args: &GenerateArgs, stop: &AtomicBool) -> anyhow::Result<Result<KafkaSink, Exit>> {
+fn connect(args: &GenerateArgs, stop: &AtomicBool) -> anyhow::Result<Result<Box<dyn Sink>, Exit>> {
     // The command line demands one of the two.
     let path = args.config.as_deref().context("--config is needed unless --out is given")?;
-    match crate::cli::load(path) {
-        Ok(settings) => KafkaSink::connect(&settings, stop),
-        Err(exit) => Ok(Err(exit)),
+    let settings = match crate::cli::load(path) {
+        Ok(settings) => settings,
+        Err(exit) => return Ok(Err(exit)),
+    };
+    match settings.source.kind {
+        SourceKind::Embedded => Ok(Ok(Box::new(EmbeddedSink::open(&settings)?))),
+        SourceKind::Kafka => {
+            let connected = KafkaSink::connect(&settings, stop)?;
+            Ok(connected.map(|sink| -> Box<dyn Sink> { Box::new(sink) }))
+        }
     }
 }
 
@@ -281,28 +289,6 @@ fn parse_start(text: &str) -> Result<Start, String> {
             Err(format!("`now` or an instant in RFC 3339 is expected, such as {example}"))
         }
     }
-}
-
-/// A flag that SIGINT and SIGTERM set.
-fn stop_on_signal() -> anyhow::Result<Arc<AtomicBool>> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().context("cannot await signals")?;
-    let (mut interrupt, mut terminate) = {
-        let _entered = runtime.enter();
-        let interrupt = signal(SignalKind::interrupt()).context("cannot await SIGINT")?;
-        (interrupt, signal(SignalKind::terminate()).context("cannot await SIGTERM")?)
-    };
-    let flag = Arc::clone(&stop);
-    thread::Builder::new()
-        .name("signals".to_owned())
-        .spawn(move || {
-            runtime.block_on(async {
-                tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
-            });
-            flag.store(true, Ordering::Relaxed);
-        })
-        .context("cannot start the thread that awaits signals")?;
-    Ok(stop)
 }
 
 #[cfg(test)]

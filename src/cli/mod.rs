@@ -3,11 +3,17 @@
 //! A command reads its settings, does its work and ends with an [`Exit`]. Results go to standard output, everything
 //! else to the log on standard error.
 
+pub mod alerts;
+pub mod checkpoint;
 pub mod config;
+pub mod demo;
 pub mod exit;
 pub mod generate;
+pub mod ingest;
+pub mod intake;
 pub mod offsets;
 pub mod run;
+mod signals;
 pub mod topics;
 
 use std::io::{self, Write};
@@ -25,6 +31,7 @@ const ABOUT: &str = "Velocity checks on a Kafka transaction log whose alerts tak
 
 const AFTER_HELP: &str = "\
 Examples:
+  tallyguard demo --for 30s                             see it at work, nothing needs to be installed
   tallyguard config check --config tallyguard.toml      is this configuration legal?
   tallyguard topics create --config tallyguard.toml     create the topics that are missing
   tallyguard run --config tallyguard.toml               the service, until SIGTERM
@@ -56,13 +63,23 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// See it at work without a broker or a database server: generated traffic, alerts, a dashboard, a recount
+    Demo(demo::DemoArgs),
     /// Run the service until SIGTERM or SIGINT
     Run(run::RunArgs),
     /// Generate deterministic, realistic load into the source topic, or as NDJSON
     Generate(generate::GenerateArgs),
+    /// Take transactions out of files into the embedded log
+    Ingest(ingest::IngestArgs),
     /// Create the topics
     #[command(subcommand)]
     Topics(topics::TopicsCommand),
+    /// Follow committed alerts
+    #[command(subcommand)]
+    Alerts(alerts::AlertsCommand),
+    /// Look at the local snapshots
+    #[command(subcommand)]
+    Checkpoint(checkpoint::CheckpointCommand),
     /// Look at committed offsets
     #[command(subcommand)]
     Offsets(offsets::OffsetsCommand),
@@ -83,9 +100,13 @@ pub struct ConfigFile {
 #[must_use]
 pub fn execute(command: Command) -> Exit {
     let ended = match command {
+        Command::Demo(args) => demo::run(&args),
         Command::Run(args) => run::run(&args),
         Command::Generate(args) => generate::run(args),
+        Command::Ingest(args) => ingest::run(&args),
         Command::Topics(command) => topics::run(&command),
+        Command::Alerts(command) => alerts::run(&command),
+        Command::Checkpoint(command) => checkpoint::run(&command),
         Command::Offsets(command) => offsets::run(&command),
         Command::Config(command) => config::run(&command),
     };

@@ -17,8 +17,10 @@ use serde_json::Value;
 
 use super::{ConfigFile, Exit, print, unreachable_or};
 use crate::clock::monotonic_now;
-use crate::config::Settings;
 use crate::config::client::client_config;
+use crate::config::{Settings, SourceKind};
+use crate::domain::ids::PartitionId;
+use crate::log::embedded::EmbeddedView;
 
 #[derive(Debug, Subcommand)]
 pub enum OffsetsCommand {
@@ -76,6 +78,11 @@ pub fn run(command: &OffsetsCommand) -> anyhow::Result<Exit> {
         Ok(settings) => settings,
         Err(exit) => return Ok(exit),
     };
+    if settings.source.kind == SourceKind::Embedded {
+        let partitions = read_embedded(&settings)?;
+        print(&if args.json { as_json(&settings, &partitions) } else { as_text(&settings, &partitions) })?;
+        return Ok(Exit::Done);
+    }
     let created = client_config(&settings)
         .set("group.id", &settings.source.group)
         .set("isolation.level", "read_committed")
@@ -138,11 +145,38 @@ fn read(consumer: &BaseConsumer, settings: &Settings) -> Result<Vec<PartitionOff
     Ok(partitions)
 }
 
+/// Of the embedded log, whether the service runs or not.
+fn read_embedded(settings: &Settings) -> anyhow::Result<Vec<PartitionOffsets>> {
+    let view = EmbeddedView::open(&settings.embedded.dir)?;
+    let committed: Vec<_> =
+        view.committed()?.into_iter().filter(|(group, ..)| *group == settings.source.group).collect();
+    let mut partitions = Vec::new();
+    for partition in (0..view.partitions()?).map(PartitionId) {
+        let (start, end) = view.bounds(partition)?;
+        let of_partition = committed.iter().find(|(_, of, ..)| *of == partition);
+        partitions.push(PartitionOffsets {
+            partition: partition.0,
+            committed: of_partition.map(|(_, _, offset, _)| offset.0),
+            log_start: start.0,
+            log_end: end.0,
+            lag: of_partition.map(|(_, _, offset, _)| end.0 - offset.0),
+            metadata: of_partition.map_or(Metadata::None, |(.., metadata)| metadata_from(metadata.clone())),
+        });
+    }
+    Ok(partitions)
+}
+
+fn metadata_from(text: String) -> Metadata {
+    if text.is_empty() {
+        return Metadata::None;
+    }
+    serde_json::from_str(&text).map_or(Metadata::Text(text), Metadata::Json)
+}
+
 fn metadata_of(element: &TopicPartitionListElem<'_>) -> Metadata {
     // The client library panics on metadata that is not UTF-8; only some other program can have written such.
     match catch_unwind(AssertUnwindSafe(|| element.metadata().to_owned())) {
-        Ok(text) if text.is_empty() => Metadata::None,
-        Ok(text) => serde_json::from_str(&text).map_or(Metadata::Text(text), Metadata::Json),
+        Ok(text) => metadata_from(text),
         Err(_) => Metadata::Text("not UTF-8, and so not written by this program".to_owned()),
     }
 }

@@ -16,6 +16,10 @@ over.")]
 pub struct RunArgs {
     #[command(flatten)]
     pub file: ConfigFile,
+
+    /// Stop, as after SIGTERM, once standard input is closed: the service then ends with the process that started it
+    #[arg(long)]
+    pub while_stdin_is_open: bool,
 }
 
 /// Reads the settings and runs the engine until it ends.
@@ -24,7 +28,7 @@ pub struct RunArgs {
 /// None of its own: the engine ends with an [`Exit`].
 pub fn run(args: &RunArgs) -> anyhow::Result<Exit> {
     Ok(match super::load(&args.file.config) {
-        Ok(settings) => crate::engine::run(settings),
+        Ok(settings) => crate::engine::run(settings, args.while_stdin_is_open),
         Err(exit) => exit,
     })
 }

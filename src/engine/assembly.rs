@@ -31,6 +31,8 @@ const REPORTS_MAX: usize = 65_536;
 /// Quiet time after a commit, so that the markers of its transaction are written before the next one begins. Measured
 /// from 0 to 12 ms: docs/PERFORMANCE.md.
 const SETTLE_MS: u64 = 5;
+/// Without a transaction there are no markers; the pause only gathers what comes together.
+const SETTLE_WITHOUT_MARKERS_MS: u64 = 1;
 const OUTPUTS_PER_COMMIT_MAX: usize = 5_000;
 /// Group offsets expire after seven days without a commit; and a recovery looks for outputs since the last commit of each
 /// partition, idle ones included.
@@ -187,7 +189,10 @@ fn cycle_settings(settings: &Settings) -> CycleSettings {
     CycleSettings {
         mode: delivery_mode(settings),
         max_commit_interval_ms: millis(settings.delivery.max_commit_interval),
-        settle_ms: SETTLE_MS,
+        settle_ms: match settings.delivery.mode {
+            Mode::ExactlyOnce => SETTLE_MS,
+            Mode::AtLeastOnce | Mode::AtMostOnce => SETTLE_WITHOUT_MARKERS_MS,
+        },
         outputs_per_commit_max: OUTPUTS_PER_COMMIT_MAX,
         recommit_ms: RECOMMIT_MS,
     }

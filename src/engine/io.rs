@@ -28,7 +28,7 @@ use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::Supervisor;
 use crate::log::{Doorbell, Log, Read};
 use crate::observe::metrics::BackpressureStage;
-use crate::protocol::cycle::{CommitCycle, Notice, Step};
+use crate::protocol::cycle::{CommitCycle, Notice};
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::recovery::Refusal;
 use crate::state::SnapshotEvent;
@@ -328,11 +328,13 @@ impl<L: Log> IoThread<L> {
     /// Carries out the steps of the commit cycle that are due.
     pub(super) fn commit(&mut self) -> bool {
         let mut busy = false;
-        while let Some(step) = self.cycle.next_step(clock::monotonic_ms(), clock::wall_clock_ms()) {
-            busy = true;
-            if step == Step::Begin {
+        loop {
+            if !self.cycle.is_under_way() {
                 self.commit_began_ms = clock::monotonic_ms();
             }
+            let next = self.cycle.next_step(clock::monotonic_ms(), clock::wall_clock_ms());
+            let Some(step) = next else { break };
+            busy = true;
             let outcome = self.log.execute(&step);
             tracing::trace!("{step:?}: {outcome:?}");
             let notices = self.cycle.outcome(outcome, clock::monotonic_ms(), clock::wall_clock_ms());

@@ -28,11 +28,12 @@ const PORT_PATIENCE: Duration = Duration::from_secs(60);
 /// A watchdog that comes round so late was frozen with its process.
 const FROZEN: Duration = Duration::from_secs(5);
 
-/// Runs the service until it is asked to stop or cannot go on.
-pub fn run(settings: Settings) -> Exit {
+/// Runs the service until it is asked to stop or cannot go on; with `while_stdin_is_open` also until standard input is
+/// closed.
+pub fn run(settings: Settings, while_stdin_is_open: bool) -> Exit {
     let supervisor = Supervisor::new();
     leave_on_panic();
-    let leave = System::new().block_on(serve(Arc::new(settings), supervisor));
+    let leave = System::new().block_on(serve(Arc::new(settings), supervisor, while_stdin_is_open));
     match leave.exit {
         Exit::Done => tracing::info!("{}", leave.reason),
         _ => tracing::error!("leaving with exit code {}: {}", leave.exit.code(), leave.reason),
@@ -50,7 +51,7 @@ fn leave_on_panic() {
     }));
 }
 
-async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
+async fn serve(settings: Arc<Settings>, supervisor: Supervisor, while_stdin_is_open: bool) -> Leave {
     let metrics = crate::observe::metrics::install();
     let board = StatusBoard::new(crate::engine::monitor::about(&settings));
     let ports = Ports::default();
@@ -81,6 +82,9 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
     }
     let stuck = STUCK + settings.delivery.transaction_timeout * 2;
     let stop = Arc::new(AtomicBool::new(false));
+    if while_stdin_is_open && let Err(error) = stop_with_stdin(Arc::clone(&stop)) {
+        return Leave { exit: Exit::Failed, reason: format!("no thread for standard input: {error}") };
+    }
     let arbiters: Vec<_> = (0..settings.instance.threads).map(|_| Arbiter::new()).collect();
     let io = std::thread::Builder::new().name("tallyguard-io".to_owned()).spawn({
         let surroundings = Surroundings {
@@ -112,6 +116,16 @@ async fn serve(settings: Arc<Settings>, supervisor: Supervisor) -> Leave {
         arbiter.stop();
     }
     leave
+}
+
+/// Whoever started this process holds the other end: when it closes it, or dies, the service stops.
+fn stop_with_stdin(stop: Arc<AtomicBool>) -> io::Result<()> {
+    let watching = std::thread::Builder::new().name("tallyguard-stdin".to_owned());
+    let spawned = watching.spawn(move || {
+        let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
+        stop.store(true, Ordering::SeqCst);
+    });
+    spawned.map(drop)
 }
 
 /// Takes the address as soon as whoever has it lets go.

@@ -157,8 +157,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             .filter_map(|(partition, _, _, start, _)| {
                 Some(ReadBackRequest {
                     partition: *partition,
-                    // Only a transaction can have torn outputs from their offsets; other modes promise less.
-                    outputs_from: (self.mode == DeliveryMode::ExactlyOnce).then_some(start.committed),
+                    outputs_from: self.mode.reads_outputs_back().then_some(start.committed),
                     since_ms: start.committed_at_ms?,
                 })
             })

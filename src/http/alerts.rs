@@ -87,14 +87,7 @@ pub async fn newest(request: HttpRequest, hub: Data<AlertHub>) -> HttpResponse {
 
 async fn list(request: &HttpRequest, hub: &AlertHub) -> Result<AlertsAnswer, Problem> {
     let limit = Parameters::read(request.query_string(), &["limit"])?.limit("limit", LIMIT_DEFAULT, KEPT_MAX)?;
-    start(hub)?;
-    let mut reading = hub.reading();
-    let began = timeout(BEGINNING, reading.wait_for(|reading| *reading != Reading::Beginning)).await;
-    let trouble = match began.ok().and_then(Result::ok).as_deref() {
-        Some(Reading::Live) => None,
-        Some(Reading::Failing(why)) => Some(why.clone()),
-        Some(Reading::Beginning) | None => Some("the alert topic is still being read".to_owned()),
-    };
+    let trouble = begun(hub).await?;
     let alerts: Vec<_> = hub.newest(limit).iter().filter_map(|alert| AlertItem::of(alert)).collect();
     match trouble {
         Some(why) if alerts.is_empty() => Err(Problem::unavailable("alerts_unavailable", why)),
@@ -102,8 +95,20 @@ async fn list(request: &HttpRequest, hub: &AlertHub) -> Result<AlertsAnswer, Pro
     }
 }
 
-fn start(hub: &AlertHub) -> Result<(), Problem> {
-    if hub.start() { Ok(()) } else { Err(Problem::unavailable("not_open", "the log is not open yet")) }
+/// Waits until what was there is read. Says what is the matter when new alerts do not come at the moment.
+async fn begun(hub: &AlertHub) -> Result<Option<String>, Problem> {
+    if !hub.start() {
+        return Err(Problem::unavailable("not_open", "the log is not open yet"));
+    }
+    let mut reading = hub.reading();
+    let began = timeout(BEGINNING, reading.wait_for(|reading| *reading != Reading::Beginning)).await;
+    match began.ok().and_then(Result::ok).as_deref() {
+        Some(Reading::Live) => Ok(None),
+        Some(Reading::Failing(why)) => Ok(Some(why.clone())),
+        Some(Reading::Beginning) | None => {
+            Err(Problem::unavailable("alerts_unavailable", "the alert topic is still being read"))
+        }
+    }
 }
 
 #[utoipa::path(
@@ -122,7 +127,7 @@ pub async fn stream(request: HttpRequest, hub: Data<AlertHub>) -> HttpResponse {
     if request.method() == Method::HEAD {
         return HttpResponse::Ok().content_type("text/event-stream").finish();
     }
-    match listen(&request, &hub) {
+    match listen(&request, &hub).await {
         Ok(listener) => HttpResponse::Ok()
             .content_type("text/event-stream")
             // A proxy that gathers the answer would hold alerts back.
@@ -132,7 +137,7 @@ pub async fn stream(request: HttpRequest, hub: Data<AlertHub>) -> HttpResponse {
     }
 }
 
-fn listen(request: &HttpRequest, hub: &AlertHub) -> Result<Listener, Problem> {
+async fn listen(request: &HttpRequest, hub: &AlertHub) -> Result<Listener, Problem> {
     Parameters::read(request.query_string(), &[])?;
     let after = match request.headers().get(header::HeaderName::from_static("last-event-id")) {
         None => None,
@@ -141,7 +146,12 @@ fn listen(request: &HttpRequest, hub: &AlertHub) -> Result<Listener, Problem> {
             Some(id.ok_or_else(|| Problem::bad_parameter("Last-Event-ID", "partition-offset, such as 0-42"))?)
         }
     };
-    start(hub)?;
+    // Before that, everything that was there would look new.
+    if let Some(why) = begun(hub).await?
+        && hub.newest(1).is_empty()
+    {
+        return Err(Problem::unavailable("alerts_unavailable", why));
+    }
     let full = || Problem::unavailable("too_many_clients", format!("{LISTENERS_MAX} clients listen already"));
     hub.listen(after).ok_or_else(full)
 }

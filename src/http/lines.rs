@@ -55,12 +55,12 @@ pub enum IngestOutcome {
 }
 
 impl<'a> Body<'a> {
-    /// A body whose first character is `[` is an array; anything else is one record per line.
+    /// A body whose first character is `[` is an array, unless it is said to be lines; anything else is one record per line.
     ///
     /// # Errors
     /// An array that is no JSON.
-    pub fn read(body: &'a [u8]) -> Result<Self, Problem> {
-        if body.trim_ascii_start().starts_with(b"[") {
+    pub fn read(body: &'a [u8], is_lines: bool) -> Result<Self, Problem> {
+        if !is_lines && body.trim_ascii_start().starts_with(b"[") {
             let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(|error| {
                 let message = format!(
                     "the body begins with [ and is no JSON array, line {}, column {}",

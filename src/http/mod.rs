@@ -36,6 +36,7 @@ use crate::domain::duration::Millis;
 use crate::observe::metrics::MetricsPage;
 use crate::observe::status::StatusBoard;
 pub use alert_hub::LISTENERS_MAX;
+pub use lines::{Accepts, Body, append as append_lines};
 pub use ports::{Answering, Checkpoints, NotBegun, Ports, Statistics, UserInPartition, Users};
 pub use transactions::{BODY_BYTES_MAX, REQUESTS_MAX};
 

@@ -13,7 +13,7 @@ use actix_web::web::Data;
 
 use crate::observe::report::{GuaranteeState, PartitionReport, StatusReport};
 use crate::observe::status::StatusBoard;
-use view::{Tile, grouped, known, phase, time_of_day};
+use view::{Tile, event_time, grouped, known, phase, time_of_day};
 
 const SCRIPT: &str = include_str!("dashboard/dashboard.js");
 const STYLE: &str = include_str!("dashboard/dashboard.css");
@@ -123,13 +123,13 @@ fn partitions(page: &mut Page, partitions: &[PartitionReport]) {
     page.add(format_args!(
         "<section><h2>Partitions</h2><div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"Partitions\">\
          <table><thead><tr><th>partition<th>state<th class=\"number\">lag<th class=\"number\">committed\
-         <th class=\"number wide\">end<th class=\"number\">open users<th class=\"wide\">watermark</tr></thead>\
+         <th class=\"number wider\">end<th class=\"number\">open users<th class=\"wide\">watermark</tr></thead>\
          <tbody id=\"partitions\">\n"
     ));
     for one in partitions {
         page.add(format_args!(
-            "<tr><td>{}<td class=\"{}\">{}<td class=\"number\">{}<td class=\"number\">{}<td class=\"number wide\">{}\
-             <td class=\"number\">{}<td class=\"wide\">{}</tr>\n",
+            "<tr><td>{}<td class=\"{}\">{}<td class=\"number\">{}<td class=\"number\">{}<td class=\"number wider\">{}\
+             <td class=\"number\">{}<td class=\"wide time\">{}</tr>\n",
             one.partition,
             one.phase.as_str(),
             Escaped(&phase(&one.phase)),
@@ -137,7 +137,7 @@ fn partitions(page: &mut Page, partitions: &[PartitionReport]) {
             known(one.committed_offset),
             known(one.end_offset),
             grouped(one.open_users),
-            one.watermark,
+            event_time(one.watermark),
         ));
     }
     let hidden = if partitions.is_empty() { "" } else { " hidden" };

@@ -96,13 +96,15 @@ async fn take_in(
     let busy = || Problem::unavailable("busy", format!("{REQUESTS_MAX} requests are under way already"));
     let place = Arc::clone(&places.0).try_acquire_owned().map_err(|_| busy())?;
     let body = receive(request, payload).await?;
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let is_lines = kind.is_some_and(|kind| kind.starts_with(NDJSON));
     let (ingest, skew) = (Arc::clone(ingest), options.max_future_skew);
     // Checking and writing: neither may hold up the thread that answers everybody else.
     let written = web::block(move || {
         // Given back when it is done, not when the client goes away meanwhile.
         let _place = place;
-        let body = Body::read(&body)?;
-        Ok(lines::append(&body, accepts, skew, clock::wall_clock_ms(), ingest.as_ref() as &dyn Ingest)?)
+        let body = Body::read(&body, is_lines)?;
+        lines::append(&body, accepts, skew, clock::wall_clock_ms(), ingest.as_ref() as &dyn Ingest)
     });
     written.await.map_err(|error| Problem::unavailable("stopping", error.to_string()))?
 }

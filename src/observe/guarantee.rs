@@ -123,7 +123,6 @@ fn clock(epoch_ms: i64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::domain::ids::{Offset, PartitionId};
     use crate::domain::time::Watermark;
     use crate::observe::report::{About, PartitionRefusal};

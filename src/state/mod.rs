@@ -36,7 +36,7 @@ pub(crate) use directory::{DirectoryLock, damage_before_opening};
 pub use error::StateError;
 pub use options::StoreOptions;
 pub(crate) use options::log_through_tracing;
-pub use reading::{ReadOnlyStore, VerifyReport};
+pub use reading::{ReadOnlyStore, VerifyReport, verify};
 pub use snapshotter::{NotTaken, SnapshotEvent, Snapshotter, SnapshotterHandle, SnapshotterSettings};
 pub use store::{OpenReport, SetAside, SnapshotStore};
 

@@ -33,6 +33,28 @@ fn a_broker_that_is_killed_under_load_costs_time_and_nothing_else() {
     service.wait_ready(PATIENCE);
 }
 
+/// Connections stay open and nothing answers, so every question runs out of time; the answers come when nobody waits for
+/// them any more. A client library that still knows the question may stumble over them.
+#[test]
+fn a_broker_that_is_frozen_for_longer_than_a_transaction_may_take_costs_time_and_nothing_else() {
+    let broker = Broker::start();
+    let scenario = Scenario::on(broker.bootstrap()).set("delivery.transaction_timeout", "2s").create_topics();
+    let mut service = scenario.start_ready();
+    let load = scenario.load(1_000, busy(25, 0));
+    let watch = scenario.watch();
+    for frozen_ms in [8_000, 3_000] {
+        thread::sleep(Duration::from_secs(1));
+        broker.sigstop();
+        thread::sleep(Duration::from_millis(frozen_ms));
+        broker.sigcont();
+        scenario.await_progress(&watch, watch.total());
+        assert!(service.is_running(), "{}", scenario.logs());
+    }
+    load.finish();
+    scenario.assert_exact();
+    service.wait_ready(PATIENCE);
+}
+
 /// The group has forgotten the member, the member itself has given its session up: nobody has replaced it.
 #[test]
 fn a_broker_that_is_away_longer_than_the_session_is_waited_for() {

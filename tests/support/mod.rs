@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests watch real processes and need the real clock")]
 
 pub mod broker;
+pub mod browser;
 pub mod config;
 pub mod database;
 pub mod load;

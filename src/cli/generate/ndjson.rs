@@ -61,7 +61,7 @@ impl Sink for NdjsonSink {
 }
 
 /// Whether a reader of lines gets exactly this value back.
-fn is_a_line(value: &[u8]) -> bool {
+pub(in crate::cli) fn is_a_line(value: &[u8]) -> bool {
     !value.is_empty() && memchr::memchr2(b'\n', b'\r', value).is_none() && simdutf8::basic::from_utf8(value).is_ok()
 }
 

@@ -24,6 +24,14 @@ function age(ms) {
   return `${Math.floor(seconds / 3600)} h ago`;
 }
 
+function length(ms) {
+  if (ms < 10000) return `${grouped(ms)} ms`;
+  if (ms < 120000) return `${Math.floor(ms / 1000)} s`;
+  if (ms < 7200000) return `${Math.floor(ms / 60000)} min`;
+  if (ms < 172800000) return `${Math.floor(ms / 3600000)} h`;
+  return `${grouped(Math.floor(ms / 86400000))} days`;
+}
+
 // Makes the rows of a table what they should be, cell by cell. A row is a list of cells: [text, class, is a header].
 function writeRows(body, rows) {
   while (body.rows.length > rows.length) body.deleteRow(-1);
@@ -75,8 +83,8 @@ function showTiles(status) {
   if (recent.alert_latency_p50_ms === null) {
     tile("latency", "–", "no alert in the last minute");
   } else {
-    const p99 = grouped(recent.alert_latency_p99_ms);
-    tile("latency", `${grouped(recent.alert_latency_p50_ms)} ms`, `half of ${recent.alerts}; 99% within ${p99} ms`);
+    const note = `median of ${recent.alerts}; 99% within ${length(recent.alert_latency_p99_ms)}`;
+    tile("latency", length(recent.alert_latency_p50_ms), note);
   }
   const lags = status.partitions.map((one) => one.lag_records);
   const lag = lags.includes(null) ? "unknown" : grouped(lags.reduce((sum, one) => sum + one, 0));
@@ -87,7 +95,7 @@ function showTiles(status) {
   let note = "shortens the next start";
   if (checkpoints.consecutive_failures > 0) note = `failed ${checkpoints.consecutive_failures} times since`;
   else if (checkpoints.last_bytes !== null && checkpoints.last_duration_ms !== null)
-    note = `${grouped(checkpoints.last_bytes)} bytes in ${grouped(checkpoints.last_duration_ms)} ms`;
+    note = `${grouped(Math.ceil(checkpoints.last_bytes / 1000))} kB in ${grouped(checkpoints.last_duration_ms)} ms`;
   tile("checkpoint", value, note);
   const rows = `${grouped(statistics.pending_rows)} rows wait`;
   if (!statistics.enabled) tile("statistics", "off", "stats.enabled = false");
@@ -102,9 +110,9 @@ function showPartitions(partitions) {
     [phase(one), one.phase],
     [one.lag_records === null ? "unknown" : grouped(one.lag_records), "number"],
     [known(one.committed_offset), "number"],
-    [known(one.end_offset), "number wide"],
+    [known(one.end_offset), "number wider"],
     [grouped(one.open_users), "number"],
-    [one.watermark || "none", "wide"],
+    [one.watermark ? one.watermark.slice(0, 19).replace("T", " ") : "none", "wide time"],
   ]);
   writeRows(byId("partitions"), rows);
 }
@@ -114,7 +122,7 @@ function showWork(status) {
   const last = commits.last;
   const rows = [
     ["records", `${grouped(totals.counted)} counted, ${grouped(totals.duplicate)} duplicate, ${grouped(totals.late)} late, ${grouped(totals.dead_letter)} dead letters`],
-    ["transactions", `${grouped(totals.transactions_committed)} committed, ${grouped(totals.transactions_aborted)} aborted, ${grouped(totals.producer_replacements)} producers replaced`],
+    ["transactions", `${grouped(totals.transactions_committed)} committed, ${grouped(totals.transactions_aborted)} aborted; producer replaced ${grouped(totals.producer_replacements)} times`],
     ["last commit", last ? `${time(last.at_ms)}, in ${last.duration_ms} ms` : "none yet"],
     ["last statistics", time(status.statistics.last_flush_at_ms)],
     ["last checkpoint", time(status.checkpoints.last_success_at_ms)],
@@ -158,18 +166,18 @@ async function poll() {
 
 // Newest first; each once, whether it came by the list or by the stream.
 const alerts = new Map();
-let alertsAreDrawn = true;
+let drawsAgain = null;
+let drawnAt = 0;
 
+// Drawn at once, but at most four times a second, however fast they come.
 function take(items) {
   for (const item of items) alerts.set(`${item.partition}-${item.offset}`, item);
-  if (alertsAreDrawn) {
-    alertsAreDrawn = false;
-    setTimeout(drawAlerts, 100);
-  }
+  drawsAgain ??= setTimeout(drawAlerts, Math.max(0, drawnAt + 250 - Date.now()));
 }
 
 function drawAlerts() {
-  alertsAreDrawn = true;
+  drawsAgain = null;
+  drawnAt = Date.now();
   const newest = [...alerts.entries()].sort(([, a], [, b]) => (a.detected_at < b.detected_at ? 1 : a.detected_at > b.detected_at ? -1 : b.partition - a.partition || b.offset - a.offset));
   for (const [id] of newest.slice(ALERTS_SHOWN)) alerts.delete(id);
   const list = byId("alerts");

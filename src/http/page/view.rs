@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use chrono::{DateTime, SecondsFormat};
 
+use crate::domain::time::Watermark;
 use crate::observe::report::{PartitionPhase, StatusReport, Trouble};
 
 /// A number that is read at a glance.
@@ -36,9 +37,7 @@ fn throughput(report: &StatusReport) -> Shown {
 fn latency(report: &StatusReport) -> Shown {
     let recent = &report.recent;
     match (recent.alert_latency_p50_ms, recent.alert_latency_p99_ms) {
-        (Some(p50), Some(p99)) => {
-            (format!("{} ms", grouped(p50)), format!("half of {}; 99% within {} ms", recent.alerts, grouped(p99)))
-        }
+        (Some(p50), Some(p99)) => (length(p50), format!("median of {}; 99% within {}", recent.alerts, length(p99))),
         _ => ("–".to_owned(), "no alert in the last minute".to_owned()),
     }
 }
@@ -52,7 +51,7 @@ fn checkpoint(report: &StatusReport) -> Shown {
     let checkpoints = &report.checkpoints;
     let value = checkpoints.last_success_at_ms.map_or_else(none, |at| age(report.instance.reported_at_ms - at));
     let note = match (checkpoints.consecutive_failures, checkpoints.last_bytes, checkpoints.last_duration_ms) {
-        (0, Some(bytes), Some(ms)) => format!("{} bytes in {} ms", grouped(bytes), grouped(ms)),
+        (0, Some(bytes), Some(ms)) => format!("{} kB in {} ms", grouped(bytes.div_ceil(1_000)), grouped(ms)),
         (0, _, _) => "shortens the next start".to_owned(),
         (failures, _, _) => format!("failed {failures} times since"),
     };
@@ -92,7 +91,7 @@ pub fn work(report: &StatusReport) -> Vec<Row> {
         grouped(totals.dead_letter)
     );
     let transactions = format!(
-        "{} committed, {} aborted, {} producers replaced",
+        "{} committed, {} aborted; producer replaced {} times",
         grouped(totals.transactions_committed),
         grouped(totals.transactions_aborted),
         grouped(totals.producer_replacements)
@@ -135,6 +134,12 @@ fn none() -> String {
     "none yet".to_owned()
 }
 
+/// To the second, as a table has room for it.
+pub fn event_time(watermark: Watermark) -> String {
+    let time = DateTime::from_timestamp_millis(watermark.0).filter(|_| watermark != Watermark::NONE);
+    time.map_or_else(|| "none".to_owned(), |time| time.format("%Y-%m-%d %H:%M:%S").to_string())
+}
+
 pub fn known(value: Option<impl Display>) -> String {
     value.map_or_else(|| "unknown".to_owned(), |value| value.to_string())
 }
@@ -150,6 +155,17 @@ pub fn grouped(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// A length of time; a latency of days is that of a backlog.
+fn length(ms: u64) -> String {
+    match ms {
+        0..=9_999 => format!("{} ms", grouped(ms)),
+        10_000..=119_999 => format!("{} s", ms / 1_000),
+        120_000..=7_199_999 => format!("{} min", ms / 60_000),
+        7_200_000..=172_799_999 => format!("{} h", ms / 3_600_000),
+        _ => format!("{} days", grouped(ms / 86_400_000)),
+    }
 }
 
 fn age(ms: i64) -> String {
@@ -179,6 +195,8 @@ mod tests {
         let numbers = [0, 999, 1_000, 1_234_567].map(grouped);
         assert_eq!(numbers, ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0, 119_999, 120_000, 7_200_000].map(age), ["0 s ago", "119 s ago", "2 min ago", "2 h ago"]);
+        let lengths = [9_999, 10_000, 120_000, 7_200_000, 172_800_000].map(length);
+        assert_eq!(lengths, ["9,999 ms", "10 s", "2 min", "2 h", "2 days"]);
         assert_eq!(age(-5_000), "0 s ago", "the clock was set");
     }
 }

@@ -56,6 +56,7 @@ impl AlertFeed for StoreFeed {
 pub struct ViewFeeds(pub PathBuf);
 
 struct ViewFeed {
+    dir: PathBuf,
     view: EmbeddedView,
     next: i64,
 }
@@ -64,7 +65,7 @@ impl AlertFeeds for ViewFeeds {
     fn open(&self, last: Option<usize>) -> Result<Box<dyn AlertFeed>, String> {
         let view = EmbeddedView::open(&self.0).map_err(|error| error.to_string())?;
         let (start, end) = view.output_bounds(Destination::Alerts).map_err(|error| error.to_string())?;
-        Ok(Box::new(ViewFeed { view, next: first(end, last).max(start) }))
+        Ok(Box::new(ViewFeed { dir: self.0.clone(), view, next: first(end, last).max(start) }))
     }
 }
 
@@ -72,7 +73,11 @@ impl AlertFeed for ViewFeed {
     fn next(&mut self, timeout: Duration) -> Result<Vec<CommittedAlert>, String> {
         let deadline = clock::monotonic_now() + timeout;
         loop {
-            self.view.refresh().map_err(|error| error.to_string())?;
+            if let Err(error) = self.view.refresh() {
+                // The owner has started again, and its files are others now.
+                tracing::debug!("{error}; looking anew");
+                self.view = EmbeddedView::open(&self.dir).map_err(|error| error.to_string())?;
+            }
             let (start, _) = self.view.output_bounds(Destination::Alerts).map_err(|error| error.to_string())?;
             self.next = self.next.max(start);
             let found =

@@ -206,7 +206,7 @@ impl EmbeddedStore {
                 let why = format!("there is no partition {partition}; there are {}", self.partitions);
                 return Err(IngestError::Failed(why));
             }
-            encoded.entry(*partition).or_insert_with(BatchWriter::default).push(parts);
+            encoded.entry(*partition).or_default().push(parts);
         }
         if encoded.is_empty() {
             return Ok(Vec::new());

@@ -15,7 +15,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::log::kafka::classify;
 use crate::log::kafka::membership::{Membership, event_of};
 use crate::log::kafka::native::{
-    MessageBatch, PartitionQueue, cached_end, commit_offsets, group_generation, group_members, member_id,
+    GroupMembers, MessageBatch, OffsetCommits, PartitionQueue, cached_end, group_generation, member_id,
 };
 use crate::log::kafka::reader::KafkaReader;
 use crate::log::kafka::settings::{KafkaSettings, WriterLimits};
@@ -31,11 +31,15 @@ const MEMBERSHIP_ANSWER: Duration = Duration::from_secs(1);
 /// Pause after a question that was not answered.
 const MEMBERSHIP_PAUSE: Duration = Duration::from_millis(200);
 
+/// Between two looks for the answer to a commit of offsets the group is served.
+const COMMIT_LOOK: Duration = Duration::from_millis(5);
+
 /// See the module head.
 pub struct KafkaLog {
     topic: String,
     topic_name: CString,
-    group: String,
+    members: GroupMembers,
+    commits: OffsetCommits,
     instance_id: String,
     /// Shared with the queues and batches that point into it.
     consumer: Arc<BaseConsumer<Membership>>,
@@ -78,7 +82,8 @@ impl KafkaLog {
         Ok(Self {
             topic: settings.topic.clone(),
             topic_name: CString::new(settings.topic.as_str())?,
-            group: settings.group.clone(),
+            members: GroupMembers::new(&consumer, &settings.group)?,
+            commits: OffsetCommits::new(&consumer),
             instance_id: settings.instance_id.clone(),
             consumer,
             writer: Writer::new(settings.clone(), limits)?,
@@ -158,7 +163,7 @@ impl KafkaLog {
         if now < self.ask_group_from || (self.is_joining && !self.is_fenced()) {
             return None;
         }
-        match group_members(&self.consumer, &self.group, MEMBERSHIP_ANSWER) {
+        match self.members.ask(MEMBERSHIP_ANSWER) {
             Ok(members) => {
                 let own = member_id(&self.consumer);
                 let is_own = |id: &str| Some(id) == self.joined_as.as_deref() || Some(id) == own.as_deref();
@@ -207,6 +212,8 @@ impl KafkaLog {
         self.failed.clear();
         self.lost = None;
         self.is_joining = true;
+        self.members = GroupMembers::new(&consumer, &self.settings.group)?;
+        self.commits = OffsetCommits::new(&consumer);
         self.consumer = consumer;
         Ok(())
     }
@@ -214,6 +221,9 @@ impl KafkaLog {
     /// Commits offsets outside a transaction. The group takes them only from a member of its present generation, so the
     /// generation is checked just before: without one the client would send them as nobody, and the broker would take them.
     fn commit_offsets(&mut self, commits: &[OffsetCommit]) -> Outcome {
+        if !self.last_commit_is_answered() {
+            return Outcome::Retriable("the last commit of offsets is still not answered".to_owned());
+        }
         if group_generation(&self.consumer) < 0 {
             return Outcome::Retriable("not a member of the group at the moment".to_owned());
         }
@@ -221,13 +231,31 @@ impl KafkaLog {
             Ok(offsets) => offsets,
             Err(why) => return Outcome::Doubtful(why),
         };
-        let consumer = Arc::clone(&self.consumer);
-        let timeout = self.settings.transaction_timeout;
-        match commit_offsets(&consumer, &offsets, timeout, || self.serve(Duration::ZERO)) {
+        if let Err(code) = self.commits.send(&offsets) {
+            return classify::commit_error(code);
+        }
+        match self.commit_answer() {
             Some(Ok(())) => Outcome::Done,
             Some(Err(code)) => classify::commit_error(code),
             None => Outcome::Doubtful("the group did not answer the commit of offsets".to_owned()),
         }
+    }
+
+    fn commit_answer(&mut self) -> Option<Result<(), RDKafkaErrorCode>> {
+        let deadline = clock::monotonic_now() + self.settings.transaction_timeout;
+        loop {
+            let answer = self.commits.answer(COMMIT_LOOK);
+            if answer.is_some() || clock::monotonic_now() >= deadline {
+                return answer;
+            }
+            self.serve(Duration::ZERO);
+        }
+    }
+
+    /// The client may still send a commit that was not answered in time: nothing must overtake it, and what the group says
+    /// before it is not the last word.
+    fn last_commit_is_answered(&mut self) -> bool {
+        !self.commits.is_unanswered() || self.commit_answer().is_some()
     }
 
     /// Asks the coordinator who is a member now. A member with our instance id but another member id has replaced us;
@@ -342,6 +370,9 @@ impl Log for KafkaLog {
             Step::Abort => self.writer.abort(),
             Step::CommitOffsets(commits) => self.commit_offsets(commits),
             Step::ProbeMembership => self.probe_membership(),
+            Step::ReadBack(_) if !self.last_commit_is_answered() => {
+                Outcome::Doubtful("the last commit of offsets is still not answered".to_owned())
+            }
             Step::ReadBack(requests) => match self.reader.read_back(requests) {
                 Ok(found) => Outcome::ReadBack(found),
                 Err(error) => Outcome::Doubtful(format!("reading back: {error}")),

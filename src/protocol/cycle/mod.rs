@@ -184,6 +184,12 @@ impl CommitCycle {
         self.writer_ready
     }
 
+    /// A commit was begun and is not decided.
+    #[must_use]
+    pub fn is_under_way(&self) -> bool {
+        self.transaction.is_some()
+    }
+
     /// A transaction exists whose fate is unknown, or the writer is away.
     #[must_use]
     pub fn in_doubt(&self) -> bool {
@@ -315,7 +321,13 @@ impl CommitCycle {
                 self.doubt();
                 Vec::new()
             }
-            (_, Outcome::Done) => {
+            (Step::Commit, Outcome::DoneDisturbed(why)) => {
+                self.doubt();
+                vec![Notice::Trouble(format!("commit answered after a disturbance, verifying it: {why}"))]
+            }
+            // A disturbance before a transaction's commit shows in the commit. What is written outside of one is written,
+            // however often it was asked for.
+            (_, Outcome::Done | Outcome::DoneDisturbed(_)) => {
                 self.failures = 0;
                 let is_carried_out = |it: &Transaction| it.steps.is_empty() && !it.in_doubt;
                 if self.transaction.as_ref().is_some_and(is_carried_out) {
@@ -323,11 +335,6 @@ impl CommitCycle {
                 }
                 Vec::new()
             }
-            (Step::Commit, Outcome::DoneDisturbed(why)) => {
-                self.doubt();
-                vec![Notice::Trouble(format!("commit answered after a disturbance, verifying it: {why}"))]
-            }
-            (_, Outcome::DoneDisturbed(_)) => Vec::new(),
             (Step::Produce(_), failure) if self.settings.mode == DeliveryMode::AtMostOnce => {
                 self.failures = self.failures.saturating_add(1);
                 self.back_off(now);

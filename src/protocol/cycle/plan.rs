@@ -23,6 +23,17 @@ pub enum DeliveryMode {
     AtMostOnce,
 }
 
+impl DeliveryMode {
+    /// Whether a recovery looks for outputs that are there already, to leave them out.
+    ///
+    /// At-least-once does without: repeating is what it allows. At-most-once finds none that it wrote itself, but a former
+    /// run in another mode may have written ahead of its offset, and died.
+    #[must_use]
+    pub fn reads_outputs_back(self) -> bool {
+        self != Self::AtLeastOnce
+    }
+}
+
 /// The one place that knows the order of steps. The last of them decides.
 ///
 /// Exactly-once: outputs first, offsets last (3.2 round trips; the other order takes 5.2), and one commit for both.

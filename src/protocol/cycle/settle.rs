@@ -1,10 +1,8 @@
 //! How a transaction ends: known to be committed, or judged by what the log holds.
 
-use std::collections::VecDeque;
-
 use super::plan::DeliveryMode;
-use super::steps::{Notice, ReadBack, Step};
-use super::{CommitCycle, MonotonicMs, Transaction};
+use super::steps::{Notice, ReadBack};
+use super::{CommitCycle, MonotonicMs};
 use crate::domain::ids::PartitionId;
 use crate::protocol::output::Effects;
 
@@ -61,7 +59,7 @@ impl CommitCycle {
         self.failures = 0;
         let Some(transaction) = self.transaction.take() else { return Vec::new() };
         let mut notices = Vec::new();
-        let mut unsent = Vec::new();
+        let mut given_up = 0;
         for (partition, mut effects) in transaction.parts {
             let Some(ledger) = self.ledgers.get_mut(&partition) else { continue };
             let Some(read_back) = read_back_of(partition) else { continue };
@@ -71,14 +69,21 @@ impl CommitCycle {
                 || (ledger.torn_at.is_some() && ledger.torn_at == read_back.committed);
             let moved = read_back.committed == Some(after);
             if !moved && !unmoved {
+                if self.settings.mode == DeliveryMode::AtMostOnce {
+                    // The recovery begins at what was found, and writes what lies behind it.
+                    let outputs = effects.outputs.iter();
+                    given_up += outputs.filter(|output| Some(output.id.offset) < read_back.committed).count();
+                }
                 // Somebody else's word counts now: nothing more goes out before the partition is recovered anew.
                 self.ledgers.remove(&partition);
                 notices.push(Notice::Moved { partition, found: read_back.committed, expected: after });
                 continue;
             }
             if moved && !effects.outputs.is_empty() && self.settings.mode == DeliveryMode::AtMostOnce {
-                // The offsets went first, so the outputs have never been sent.
-                unsent.push((partition, effects));
+                // The outputs were not sent from here. But whether it was this process that moved the offset is not known:
+                // whoever else did writes them.
+                given_up += std::mem::take(&mut effects.outputs).len();
+                notices.extend(self.part_committed(partition, effects, now, wall_ms));
                 continue;
             }
             let (written, missing): (Vec<_>, Vec<_>) = effects.outputs.drain(..).partition(|output| {
@@ -99,10 +104,9 @@ impl CommitCycle {
                 ledger.queue.push_front(effects);
             }
         }
-        if !unsent.is_empty() {
-            let outputs = unsent.iter().flat_map(|(_, effects)| effects.outputs.iter().cloned()).collect();
-            let steps = VecDeque::from([Step::Produce(outputs)]);
-            self.transaction = Some(Transaction { began_ms: wall_ms, parts: unsent, steps, in_doubt: false });
+        if given_up > 0 {
+            let why = "the commit of their offsets was in doubt, and the offsets have moved".to_owned();
+            notices.insert(0, Notice::GivenUp { outputs: given_up, why });
         }
         self.last_commit = now;
         self.commit_at_once = true;

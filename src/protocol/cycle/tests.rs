@@ -12,6 +12,8 @@ use crate::domain::window::Position;
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::output::{Destination, OutputId, OutputRecord, Slot};
 
+#[path = "modes_case_tests.rs"]
+mod mode_cases;
 #[path = "model_tests.rs"]
 mod model;
 #[path = "modes_tests.rs"]
@@ -81,7 +83,11 @@ struct Bench {
 impl Bench {
     /// P and Q are open at 100, the writer is ready.
     fn ready() -> Self {
-        let mut bench = Self { cycle: CommitCycle::new(SETTINGS), now: 1_000 };
+        Self::in_mode(DeliveryMode::ExactlyOnce)
+    }
+
+    fn in_mode(mode: DeliveryMode) -> Self {
+        let mut bench = Self { cycle: CommitCycle::new(CycleSettings { mode, ..SETTINGS }), now: 1_000 };
         bench.cycle.open(opening(P, 100), bench.now);
         bench.cycle.open(opening(Q, 100), bench.now);
         bench.expect_writer();

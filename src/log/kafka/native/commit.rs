@@ -1,49 +1,81 @@
 //! Committing offsets outside a transaction, with an answer: the rdkafka crate's asynchronous commit never tells how it
-//! ended, and its synchronous one has no time-out.
+//! ended, and its synchronous one has no time-out. One at a time: librdkafka keeps a commit while the coordinator is away
+//! and sends it later, with whatever generation it has then, so one that is not answered stays known here.
 
+use std::ptr;
 use std::slice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as native;
-use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaErrorCode;
 
-use crate::clock;
+use crate::log::kafka::membership::Membership;
 
-/// Commits offsets as the consumer's present member and generation; `meanwhile` is called between looks for the answer.
-/// `None`: there was no answer within `timeout`, and the offsets may be committed or not, now or later.
-pub fn commit_offsets<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    offsets: &TopicPartitionList,
-    timeout: Duration,
-    mut meanwhile: impl FnMut(),
-) -> Option<Result<(), RDKafkaErrorCode>> {
-    const LOOK_MS: i32 = 5;
-    let client = consumer.client().native_ptr();
-    let deadline = clock::monotonic_now() + timeout;
-    // SAFETY: the client handle and the list are valid while they are borrowed, and the call copies the list; the queue
-    // is freed after its last use, and an answer that comes later is freed with it.
-    unsafe {
-        let queue = native::rd_kafka_queue_new(client);
-        let sent = native::rd_kafka_commit_queue(client, offsets.ptr(), queue, None, std::ptr::null_mut());
-        let mut answer = None;
+/// See the module head.
+pub struct OffsetCommits {
+    queue: *mut native::rd_kafka_queue_t,
+    is_unanswered: bool,
+    /// Dropped after the queue.
+    consumer: Arc<BaseConsumer<Membership>>,
+}
+
+// SAFETY: librdkafka queues may be used from any thread; this one is only used through `&mut self`.
+unsafe impl Send for OffsetCommits {}
+
+impl OffsetCommits {
+    #[must_use]
+    pub fn new(consumer: &Arc<BaseConsumer<Membership>>) -> Self {
+        // SAFETY: the client handle is valid while `consumer` is borrowed; the queue is owned from here on.
+        let queue = unsafe { native::rd_kafka_queue_new(consumer.client().native_ptr()) };
+        Self { queue, is_unanswered: false, consumer: Arc::clone(consumer) }
+    }
+
+    /// The last commit may have taken effect, may yet, or may never.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        self.is_unanswered
+    }
+
+    /// Commits offsets as the consumer's present member and generation. The last commit must be answered.
+    ///
+    /// # Errors
+    /// The code with which librdkafka refused it; nothing is sent then.
+    pub fn send(&mut self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+        let client = self.consumer.client().native_ptr();
+        // SAFETY: client, list and queue are valid during the call, which copies the list.
+        let sent = unsafe { native::rd_kafka_commit_queue(client, offsets.ptr(), self.queue, None, ptr::null_mut()) };
         if sent != native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            answer = Some(Err(sent.into()));
+            return Err(sent.into());
         }
-        while answer.is_none() && clock::monotonic_now() < deadline {
-            let event = native::rd_kafka_queue_poll(queue, LOOK_MS);
+        self.is_unanswered = true;
+        Ok(())
+    }
+
+    /// How the commit that was sent ended; `None` when that is not known within `timeout`.
+    pub fn answer(&mut self, timeout: Duration) -> Option<Result<(), RDKafkaErrorCode>> {
+        let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
+        // SAFETY: the queue is owned, and holds answers to commits alone; the event is freed after its last use.
+        let answer = unsafe {
+            let event = native::rd_kafka_queue_poll(self.queue, timeout_ms);
             if event.is_null() {
-                meanwhile();
-                continue;
+                return None;
             }
-            if native::rd_kafka_event_type(event) == native::RD_KAFKA_EVENT_OFFSET_COMMIT {
-                answer = Some(committed(event));
-            }
+            let answer = committed(event);
             native::rd_kafka_event_destroy(event);
-        }
-        native::rd_kafka_queue_destroy(queue);
-        answer
+            answer
+        };
+        self.is_unanswered = false;
+        Some(answer)
+    }
+}
+
+impl Drop for OffsetCommits {
+    fn drop(&mut self) {
+        // SAFETY: the handle is owned and not used again; an answer that comes later is freed with it.
+        unsafe { native::rd_kafka_queue_destroy(self.queue) }
     }
 }
 

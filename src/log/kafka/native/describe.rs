@@ -1,12 +1,16 @@
 //! Questions to the cluster that the rdkafka crate has no form for: a topic's id, and who is a member of a group.
 
-use std::ffi::{CStr, CString, c_char};
+use std::ffi::{CStr, CString, NulError, c_char};
 use std::ptr;
 use std::slice;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+
+use crate::clock;
+use crate::log::kafka::membership::Membership;
 
 /// A member of a consumer group, as its coordinator names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,80 +36,131 @@ pub fn topic_id<C: ConsumerContext>(
     unsafe {
         let topics = native::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());
         let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS;
-        let result = ask(
-            client,
-            kind,
-            timeout,
-            |options, queue| native::rd_kafka_DescribeTopics(client, topics, options, queue),
-            |event| described_id(event),
-        );
+        let question = Question::put(client, kind, milliseconds(timeout), |options, queue| {
+            native::rd_kafka_DescribeTopics(client, topics, options, queue);
+        });
+        let answer = question.answer(timeout, |event| described_id(event));
         native::rd_kafka_TopicCollection_destroy(topics);
-        result
+        answer.unwrap_or_else(|| Err("no answer in time".to_owned()))
     }
 }
 
-/// The members of a group, by the word of its coordinator alone: other brokers may be away. A group that nobody has
-/// joined yet has none.
+/// How long librdkafka itself may go on with a question to a coordinator, milliseconds: the longest it takes.
 ///
-/// # Errors
-/// A text: no answer in time, no coordinator at the moment, or no right to describe the group.
-pub fn group_members<C: ConsumerContext>(
-    consumer: &BaseConsumer<C>,
-    group: &str,
-    timeout: Duration,
-) -> Result<Vec<Member>, String> {
-    let client = consumer.client().native_ptr();
-    let group = CString::new(group).map_err(|error| error.to_string())?;
-    let mut groups = [group.as_ptr()];
-    // SAFETY: the client handle is valid while `consumer` is borrowed; the names are copied by the call.
-    unsafe {
-        let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
-        ask(
-            client,
-            kind,
-            timeout,
-            |options, queue| {
-                native::rd_kafka_DescribeConsumerGroups(client, groups.as_mut_ptr(), groups.len(), options, queue);
-            },
-            |event| described_members(event),
-        )
-    }
+/// A question must not run out of time inside librdkafka (2.12): when it does before the coordinator is found, the answer
+/// to the search frees it twice, and the process is aborted. So nobody waits that long here, but the question is kept.
+const COORDINATOR_QUESTION_MS: i32 = 3_600_000;
+
+/// Asks the coordinator of a group who is a member. Its word alone counts: other brokers may be away.
+pub struct GroupMembers {
+    consumer: Arc<BaseConsumer<Membership>>,
+    group: CString,
+    /// A question that was not answered in time, and will be.
+    unanswered: Option<Question>,
 }
 
-/// Sends one question and reads its answer.
-///
-/// # Safety
-/// `client` must be live; `send` must put its answer on the queue that it is given; `read` gets a live event.
-unsafe fn ask<T>(
-    client: *mut native::rd_kafka_t,
-    kind: native::rd_kafka_admin_op_t,
-    timeout: Duration,
-    send: impl FnOnce(*const native::rd_kafka_AdminOptions_t, *mut native::rd_kafka_queue_t),
-    read: impl FnOnce(*mut native::rd_kafka_event_t) -> Result<T, String>,
-) -> Result<T, String> {
-    let timeout_ms = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-    // SAFETY: every handle made here is freed here, after its last use; answers are read before their event is freed.
-    unsafe {
-        let queue = native::rd_kafka_queue_new(client);
-        let options = native::rd_kafka_AdminOptions_new(client, kind);
-        // Refused only outside 0..3,600,000 ms; the default is then as good.
-        native::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
-        send(options, queue);
-        let event = native::rd_kafka_queue_poll(queue, timeout_ms);
-        let result = if event.is_null() {
-            Err("no answer in time".to_owned())
-        } else if native::rd_kafka_event_error(event) == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR {
-            read(event)
-        } else {
-            Err(text(native::rd_kafka_event_error_string(event)).unwrap_or_default())
-        };
-        if !event.is_null() {
-            native::rd_kafka_event_destroy(event);
+impl GroupMembers {
+    /// # Errors
+    /// A group whose name holds a NUL character.
+    pub fn new(consumer: &Arc<BaseConsumer<Membership>>, group: &str) -> Result<Self, NulError> {
+        Ok(Self { consumer: Arc::clone(consumer), group: CString::new(group)?, unanswered: None })
+    }
+
+    /// The members at a time after the call. A group that nobody has joined yet has none.
+    ///
+    /// # Errors
+    /// A text: no answer in time, no coordinator at the moment, or no right to describe the group.
+    pub fn ask(&mut self, timeout: Duration) -> Result<Vec<Member>, String> {
+        let deadline = clock::monotonic_now() + timeout;
+        let late = || "no answer in time".to_owned();
+        if let Some(question) = &self.unanswered {
+            // It was put before the call, so what it says may be outdated.
+            // SAFETY: the event is not looked at.
+            unsafe { question.answer(timeout, |_| Ok(())) }.map(drop).ok_or_else(late)?;
+            self.unanswered = None;
         }
-        native::rd_kafka_AdminOptions_destroy(options);
-        native::rd_kafka_queue_destroy(queue);
-        result
+        let client = self.consumer.client().native_ptr();
+        let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
+        let mut groups = [self.group.as_ptr()];
+        // SAFETY: the client handle is valid while the consumer is held; the names are copied by the call, and what is read
+        // answers this very call.
+        unsafe {
+            let question = Question::put(client, kind, COORDINATOR_QUESTION_MS, |options, queue| {
+                native::rd_kafka_DescribeConsumerGroups(client, groups.as_mut_ptr(), groups.len(), options, queue);
+            });
+            let remaining = deadline.saturating_duration_since(clock::monotonic_now());
+            let answer = question.answer(remaining, |event| described_members(event));
+            if answer.is_none() {
+                self.unanswered = Some(question);
+            }
+            answer.ok_or_else(late)?
+        }
     }
+}
+
+/// A question to the cluster, and the queue on which its answer comes.
+struct Question {
+    queue: *mut native::rd_kafka_queue_t,
+}
+
+// SAFETY: librdkafka queues may be used from any thread; this one is owned.
+unsafe impl Send for Question {}
+
+impl Question {
+    /// # Safety
+    /// `client` must be live, and outlive the question; `send` must have the answer put on the queue that it is given.
+    unsafe fn put(
+        client: *mut native::rd_kafka_t,
+        kind: native::rd_kafka_admin_op_t,
+        timeout_ms: i32,
+        send: impl FnOnce(*const native::rd_kafka_AdminOptions_t, *mut native::rd_kafka_queue_t),
+    ) -> Self {
+        // SAFETY: by the caller's promise; the options are freed after their last use.
+        unsafe {
+            let queue = native::rd_kafka_queue_new(client);
+            let options = native::rd_kafka_AdminOptions_new(client, kind);
+            // Refused only outside 0..3,600,000 ms; the default is then as good.
+            native::rd_kafka_AdminOptions_set_request_timeout(options, timeout_ms, ptr::null_mut(), 0);
+            send(options, queue);
+            native::rd_kafka_AdminOptions_destroy(options);
+            Self { queue }
+        }
+    }
+
+    /// What the answer says, once it is there; `None` when it is not within `timeout`.
+    ///
+    /// # Safety
+    /// `read` must expect an event that answers what was sent.
+    unsafe fn answer<T>(
+        &self,
+        timeout: Duration,
+        read: impl FnOnce(*mut native::rd_kafka_event_t) -> Result<T, String>,
+    ) -> Option<Result<T, String>> {
+        // SAFETY: the queue is owned; the event is read before it is freed.
+        unsafe {
+            let event = native::rd_kafka_queue_poll(self.queue, milliseconds(timeout));
+            if event.is_null() {
+                return None;
+            }
+            let result = match native::rd_kafka_event_error(event) {
+                native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR => read(event),
+                _ => Err(text(native::rd_kafka_event_error_string(event)).unwrap_or_default()),
+            };
+            native::rd_kafka_event_destroy(event);
+            Some(result)
+        }
+    }
+}
+
+impl Drop for Question {
+    fn drop(&mut self) {
+        // SAFETY: the handle is owned and not used again; an answer that comes later is freed with it.
+        unsafe { native::rd_kafka_queue_destroy(self.queue) }
+    }
+}
+
+fn milliseconds(duration: Duration) -> i32 {
+    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
 }
 
 /// # Safety

@@ -27,8 +27,8 @@ use crate::log::{Doorbell, RecordBatch};
 mod commit;
 mod describe;
 
-pub use commit::commit_offsets;
-pub use describe::{group_members, topic_id};
+pub use commit::OffsetCommits;
+pub use describe::{GroupMembers, topic_id};
 
 unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, doorbell: *mut c_void) {
     // SAFETY: `PartitionQueue::open` leaked a counted reference for this callback, so the doorbell is never freed.
