@@ -1,4 +1,4 @@
-//! What may go, and each reason for which it must stay. Every test fails when the rule it is named after is taken out.
+//! What may go, and each reason for which it must stay: one test for each rule.
 
 use std::time::Duration;
 
