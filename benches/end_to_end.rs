@@ -1,6 +1,6 @@
-//! The whole service against a real broker on this machine: throughput, alert latency, recovery.
+//! The whole service on this machine: throughput, alert latency and recovery against a real broker, and the embedded log.
 //!
-//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery]
+//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|embedded]
 //! [--rounds N] [--rate R] [--out DIR]`. What is compared
 //! takes turns within the same run. The broker and the load share the machine with the service, so the figures are
 //! those of a machine that does everything at once.
@@ -8,6 +8,8 @@
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
 
 mod common;
+#[path = "end_to_end/embedded.rs"]
+mod embedded;
 #[path = "end_to_end/floor.rs"]
 mod floor;
 #[path = "end_to_end/latency.rs"]
@@ -39,16 +41,25 @@ fn main() {
             .exec();
         panic!("cannot start again with a larger broker: {error}");
     }
-    let broker = Broker::start();
     let mut report = Report::new("end_to_end", &arguments);
-    if arguments.wants("throughput") {
-        throughput::measure(&broker, &arguments, &mut report);
+    if arguments.wants("embedded") {
+        embedded::measure(&arguments, &mut report);
     }
-    if arguments.wants("latency") {
-        latency::measure(&broker, &arguments, &mut report);
-    }
-    if arguments.wants("recovery") {
-        recovery::measure(&broker, &arguments, &mut report);
+    if ["throughput", "latency", "recovery"].iter().any(|part| arguments.wants(part)) {
+        with_broker(&arguments, &mut report);
     }
     report.write(&arguments);
+}
+
+fn with_broker(arguments: &Arguments, report: &mut Report) {
+    let broker = Broker::start();
+    if arguments.wants("throughput") {
+        throughput::measure(&broker, arguments, report);
+    }
+    if arguments.wants("latency") {
+        latency::measure(&broker, arguments, report);
+    }
+    if arguments.wants("recovery") {
+        recovery::measure(&broker, arguments, report);
+    }
 }

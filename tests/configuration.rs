@@ -34,6 +34,20 @@ fn path(file: &tempfile::NamedTempFile) -> &str {
 }
 
 #[test]
+fn a_weaker_guarantee_is_legal_and_said_at_every_start() {
+    for (mode, meaning) in [("at-least-once", "twice"), ("at-most-once", "missing for ever")] {
+        let delivery = format!("[delivery]\nmode = '{mode}'\ntransaction_timeout = '1s'\nmax_commit_interval = '1s'");
+        let warnings = legal(&delivery, &[]).warnings;
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        let named = format!("delivery.mode = \"{mode}\"");
+        assert!(warnings[0].contains(&named) && warnings[0].contains(meaning), "{warnings:?}");
+        let warnings = legal(&format!("{delivery}\n[source]\nkind = 'embedded'"), &[]).warnings;
+        assert!(warnings.iter().any(|warning| warning.contains("two synced writes")), "{warnings:?}");
+    }
+    assert!(legal("[delivery]\nmode = 'exactly-once'", &[]).warnings.is_empty());
+}
+
+#[test]
 fn an_empty_configuration_is_that_of_the_contract() {
     let settings = legal("", &[]);
     assert!(!settings.instance.id.is_empty(), "the host name");
@@ -155,8 +169,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "collides with alerts.late_topic",
     ),
     ("[alerts]\ntopic = ''", "alerts.topic = \"\"", "1 to 249"),
-    ("[delivery]\nmode = 'at-least-once'", "delivery.mode = \"at-least-once\"", "accepted: exactly-once"),
-    ("[delivery]\nmode = 'at-most-once'", "delivery.mode = \"at-most-once\"", "not yet available in this version"),
     ("[delivery]\nmode = 'twice'", "delivery.mode = \"twice\"", "`exactly-once`"),
     ("[delivery]\ntransaction_timeout = '500ms'", "delivery.transaction_timeout = \"500ms\"", "1s to 15m"),
     ("[delivery]\ntransaction_timeout = '16m'", "delivery.transaction_timeout = \"16m\"", "1s to 15m"),

@@ -263,7 +263,7 @@ fn readiness_answers_503_with_reasons_until_the_work_is_done_while_health_stays_
     let answer = get(address, "/readyz");
     assert_eq!(answer.status, 503);
     assert_eq!(answer.json()["ready"], json!(false));
-    assert_eq!(answer.json()["reasons"], json!(["the service is starting: Kafka has not been reached yet"]));
+    assert_eq!(answer.json()["reasons"], json!(["the service is starting: its log has not been reached yet"]));
     let health = get(address, "/healthz");
     assert_eq!((health.status, health.json()), (200, json!({"alive": true})));
 

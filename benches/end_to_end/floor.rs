@@ -91,7 +91,7 @@ pub fn read(bootstrap: &str, config: &TestConfig, ends: &[(i32, i64)], validates
     }
 }
 
-fn validate_all(batch: &impl RecordBatch) {
+pub fn validate_all(batch: &impl RecordBatch) {
     for index in 0..batch.len() {
         let record: SourceRecord<'_> = batch.record(index);
         assert!(std::hint::black_box(validate(&record, Millis::MINUTE)).is_ok(), "the load is clean");
@@ -133,6 +133,13 @@ fn settings(bootstrap: &str, config: &TestConfig) -> KafkaSettings {
 
 /// Alerts that an independent recount of the topic finds, with the rule of [`TestConfig::new`].
 pub fn recounted_alerts(bootstrap: &str, topic: &str, ends: &[(i32, i64)]) -> usize {
+    let parameters = parameters(topic);
+    // One partition at a time: the recount remembers everything.
+    ends.iter().map(|&(partition, end)| recount_partition(bootstrap, &parameters, partition, end)).sum()
+}
+
+/// The rule of [`TestConfig::new`], with the default times.
+pub fn parameters(topic: &str) -> recount::Parameters {
     let rule = RuleText {
         id: "velocity-1m".to_owned(),
         version: 1,
@@ -142,16 +149,14 @@ pub fn recounted_alerts(bootstrap: &str, topic: &str, ends: &[(i32, i64)]) -> us
         severity: "high".to_owned(),
         changes: Vec::new(),
     };
-    let parameters = recount::Parameters {
+    recount::Parameters {
         source_topic: topic.to_owned(),
         rules: vec![rule],
         out_of_orderness_ms: 60_000,
         max_future_skew_ms: 60_000,
         statistics: false,
         orders: false,
-    };
-    // One partition at a time: the recount remembers everything.
-    ends.iter().map(|&(partition, end)| recount_partition(bootstrap, &parameters, partition, end)).sum()
+    }
 }
 
 fn recount_partition(bootstrap: &str, parameters: &recount::Parameters, partition: i32, end: i64) -> usize {

@@ -62,7 +62,7 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     );
 }
 
-fn row(name: &str, rounds: &[(Round, u64)], reference: f64) -> Vec<String> {
+pub fn row(name: &str, rounds: &[(Round, u64)], reference: f64) -> Vec<String> {
     let speeds: Vec<f64> = rounds.iter().map(|(round, _)| round.records_per_second).collect();
     let cpu: Vec<f64> = rounds.iter().map(|(round, _)| round.cpu_microseconds_per_record).collect();
     let slowest = speeds.iter().copied().fold(f64::INFINITY, f64::min);

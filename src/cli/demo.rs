@@ -61,7 +61,7 @@ pub struct DemoArgs {
     pub rate: u32,
 
     /// Users that they belong to
-    #[arg(long, value_name = "U", default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "U", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub users: u32,
 
     /// The same seed gives the same users and amounts

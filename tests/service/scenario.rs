@@ -266,11 +266,19 @@ impl Scenario {
         read_all(&self.bootstrap, topic).into_iter().map(plain).collect()
     }
 
-    fn topic_differences(&self, expected: &Recount) -> Vec<Difference> {
+    /// Where the output topics differ from the recount.
+    pub fn topic_differences(&self, expected: &Recount) -> Vec<Difference> {
         let mut found = compare_alert_records(&expected.alerts, &self.read(&self.config.alert_topic));
         found.extend(compare_dead_letters(&expected.dead_letters, &self.read(&self.config.dead_letter_topic)));
         found.extend(compare_late_records(&expected.late, &self.read(&self.config.late_topic)));
         found
+    }
+
+    /// What the source records before these offsets add up to.
+    pub fn recount_before(&self, ends: &BTreeMap<i32, i64>) -> Recount {
+        let is_before = |record: &SourceRecord| ends.get(&record.partition).is_some_and(|end| record.offset < *end);
+        let source: Vec<_> = self.read(&self.config.source_topic).into_iter().filter(is_before).collect();
+        recount(&source, &self.parameters)
     }
 
     fn table_differences(&self, expected: &Recount) -> Vec<String> {

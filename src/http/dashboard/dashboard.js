@@ -87,7 +87,7 @@ function showTiles(status) {
     tile("latency", length(recent.alert_latency_p50_ms), note);
   }
   const lags = status.partitions.map((one) => one.lag_records);
-  const lag = lags.includes(null) ? "unknown" : grouped(lags.reduce((sum, one) => sum + one, 0));
+  const lag = lags.length === 0 ? "–" : lags.includes(null) ? "unknown" : grouped(lags.reduce((sum, one) => sum + one, 0));
   tile("lag", lag, "records not taken in yet");
   tile("alert-count", grouped(status.totals.alerts), "committed since the start");
   const success = checkpoints.last_success_at_ms;
@@ -122,7 +122,7 @@ function showWork(status) {
   const last = commits.last;
   const rows = [
     ["records", `${grouped(totals.counted)} counted, ${grouped(totals.duplicate)} duplicate, ${grouped(totals.late)} late, ${grouped(totals.dead_letter)} dead letters`],
-    ["transactions", `${grouped(totals.transactions_committed)} committed, ${grouped(totals.transactions_aborted)} aborted; producer replaced ${grouped(totals.producer_replacements)} times`],
+    ["transactions", `${grouped(totals.transactions_committed)} committed, ${grouped(totals.transactions_aborted)} aborted; producers used: ${grouped(totals.producer_replacements)}`],
     ["last commit", last ? `${time(last.at_ms)}, in ${last.duration_ms} ms` : "none yet"],
     ["last statistics", time(status.statistics.last_flush_at_ms)],
     ["last checkpoint", time(status.checkpoints.last_success_at_ms)],

@@ -44,7 +44,12 @@ fn latency(report: &StatusReport) -> Shown {
 
 fn lag(report: &StatusReport) -> Shown {
     let known: Option<u64> = report.partitions.iter().map(|one| one.lag_records).sum();
-    (known.map_or_else(|| "unknown".to_owned(), grouped), "records not taken in yet".to_owned())
+    let value = match known {
+        _ if report.partitions.is_empty() => "–".to_owned(),
+        Some(lag) => grouped(lag),
+        None => "unknown".to_owned(),
+    };
+    (value, "records not taken in yet".to_owned())
 }
 
 fn checkpoint(report: &StatusReport) -> Shown {
@@ -91,7 +96,7 @@ pub fn work(report: &StatusReport) -> Vec<Row> {
         grouped(totals.dead_letter)
     );
     let transactions = format!(
-        "{} committed, {} aborted; producer replaced {} times",
+        "{} committed, {} aborted; producers used: {}",
         grouped(totals.transactions_committed),
         grouped(totals.transactions_aborted),
         grouped(totals.producer_replacements)

@@ -17,6 +17,7 @@ mod retention;
 mod store;
 mod transport;
 mod view;
+mod wal;
 
 pub use feed::{StoreFeeds, ViewFeeds};
 pub use reading::StoredRecord;

@@ -92,13 +92,13 @@ pub fn database_options() -> Options {
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_paranoid_checks(true);
-    // A crash may cut the last write; everything before it counts, nothing behind a damaged place does.
+    // A crash may cut the last write; everything before it counts. Damage elsewhere was found before ([`super::wal`]).
     options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     options.set_max_background_jobs(2);
     options.set_max_open_files(512);
     options.set_bytes_per_sync(1 << 20);
     // The small tables are flushed when this much log waits for them alone.
-    options.set_max_total_wal_size(256 << 20);
+    options.set_max_total_wal_size(128 << 20);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     log_through_tracing(&mut options);

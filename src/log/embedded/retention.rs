@@ -5,6 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use rocksdb::CompactOptions;
+
 use super::keys;
 use super::reading::{self, Range};
 use super::record_batch;
@@ -14,6 +16,8 @@ use crate::protocol::metadata::Metadata;
 use crate::protocol::output::Destination;
 
 const DAY_MS: i64 = 86_400_000;
+/// Bytes of dropped records that may stay on disk whatever the size of the rest.
+const WASTE_MAX: u64 = 64 << 20;
 
 /// What the operator asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +107,7 @@ impl EmbeddedStore {
         if !starts.is_empty() || !output_starts.is_empty() {
             let starts: Vec<_> = starts.into_iter().collect();
             self.drop_before(&starts, &output_starts).map_err(EmbeddedError::Io)?;
+            self.give_space_back()?;
         }
         Ok(report)
     }
@@ -119,6 +124,24 @@ impl EmbeddedStore {
         let kept: Vec<_> = kept.collect();
         let ranges: Vec<_> = kept.iter().map(|(from, to)| rocksdb::Range::new(from, to)).collect();
         Ok(self.db().get_approximate_sizes_cf(table, &ranges).iter().sum())
+    }
+
+    /// Rewrites the files that hold dropped records beside others, once these are a good part of all: what is written for
+    /// that stays in proportion to what is gained.
+    fn give_space_back(&self) -> Result<(), EmbeddedError> {
+        let table = reading::family(self.db(), keys::RECORDS)?;
+        let kept = self.size()?;
+        let taken = self.db().property_int_value_cf(table, "rocksdb.live-sst-files-size").map_err(reading::damaged)?;
+        if taken.unwrap_or(0) <= kept + kept / 2 + WASTE_MAX {
+            return Ok(());
+        }
+        let mut options = CompactOptions::default();
+        options.set_exclusive_manual_compaction(false);
+        for partition in (0..self.partitions()).map(PartitionId) {
+            let (from, to) = (keys::records(partition, Offset(0)), keys::records(partition, self.bounds(partition).0));
+            self.db().compact_range_cf_opt(table, Some(from), Some(to), &options);
+        }
+        Ok(())
     }
 
     /// Before this offset no group's recovery reads; `None`: nothing of the partition may go, because a group has not

@@ -16,6 +16,7 @@ use super::opening::{
 };
 use super::reading::{self, Batch, Range, StoredRecord, damaged, family};
 use super::record_batch::{BatchWriter, OwnedRecord, Parts};
+use super::wal;
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::log::{Doorbell, Ingest, IngestError, NewRecord, Position, partition_of};
@@ -73,7 +74,9 @@ impl EmbeddedStore {
             other => EmbeddedError::Io(other.to_string()),
         })?;
         let path = store_path(dir);
-        if let Some(detail) = damage_before_opening(&path).map_err(|error| EmbeddedError::Io(error.to_string()))? {
+        let unopenable = damage_before_opening(&path).map_err(|error| EmbeddedError::Io(error.to_string()))?;
+        let damage = unopenable.map_or_else(|| wal::damage(&path), |detail| Ok(Some(detail)));
+        if let Some(detail) = damage.map_err(|error| EmbeddedError::Io(format!("{}: {error}", path.display())))? {
             return Err(EmbeddedError::Damaged { detail });
         }
         let families = [keys::RECORDS, keys::OUTPUTS, keys::META]

@@ -82,7 +82,7 @@ impl KafkaLog {
         Ok(Self {
             topic: settings.topic.clone(),
             topic_name: CString::new(settings.topic.as_str())?,
-            members: GroupMembers::new(&consumer, &settings.group)?,
+            members: GroupMembers::new(settings.asking(), &settings.group)?,
             commits: OffsetCommits::new(&consumer),
             instance_id: settings.instance_id.clone(),
             consumer,
@@ -212,7 +212,6 @@ impl KafkaLog {
         self.failed.clear();
         self.lost = None;
         self.is_joining = true;
-        self.members = GroupMembers::new(&consumer, &self.settings.group)?;
         self.commits = OffsetCommits::new(&consumer);
         self.consumer = consumer;
         Ok(())

@@ -85,6 +85,12 @@ impl KafkaSettings {
         config
     }
 
+    /// A client that asks the group's coordinator, and nothing else.
+    #[must_use]
+    pub fn asking(&self) -> ClientConfig {
+        self.client("members")
+    }
+
     /// A client that follows the alert topic: never a member of the group.
     #[must_use]
     pub fn feed(&self) -> ClientConfig {

@@ -3,14 +3,14 @@
 use std::ffi::{CStr, CString, NulError, c_char};
 use std::ptr;
 use std::slice;
-use std::sync::Arc;
 use std::time::Duration;
 
+use rdkafka::ClientConfig;
 use rdkafka::bindings as native;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::producer::{BaseProducer, Producer};
 
-use crate::clock;
-use crate::log::kafka::membership::Membership;
+use crate::log::kafka::membership::WriterContext;
 
 /// A member of a consumer group, as its coordinator names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,55 +46,51 @@ pub fn topic_id<C: ConsumerContext>(
 }
 
 /// How long librdkafka itself may go on with a question to a coordinator, milliseconds: the longest it takes.
-///
-/// A question must not run out of time inside librdkafka (2.12): when it does before the coordinator is found, the answer
-/// to the search frees it twice, and the process is aborted. So nobody waits that long here, but the question is kept.
 const COORDINATOR_QUESTION_MS: i32 = 3_600_000;
 
 /// Asks the coordinator of a group who is a member. Its word alone counts: other brokers may be away.
+///
+/// By a client of its own, which a question that is not answered takes with it. librdkafka (2.12) must not be left with
+/// one: when it runs out of time before the coordinator is found, finding it frees the question twice, and the process is
+/// aborted; when it does not, it may wait for ever behind a connection that was lost.
 pub struct GroupMembers {
-    consumer: Arc<BaseConsumer<Membership>>,
+    config: ClientConfig,
     group: CString,
-    /// A question that was not answered in time, and will be.
-    unanswered: Option<Question>,
+    client: Option<BaseProducer<WriterContext>>,
 }
 
 impl GroupMembers {
+    /// `config` reaches the cluster; nothing is ever written by it.
+    ///
     /// # Errors
     /// A group whose name holds a NUL character.
-    pub fn new(consumer: &Arc<BaseConsumer<Membership>>, group: &str) -> Result<Self, NulError> {
-        Ok(Self { consumer: Arc::clone(consumer), group: CString::new(group)?, unanswered: None })
+    pub fn new(config: ClientConfig, group: &str) -> Result<Self, NulError> {
+        Ok(Self { config, group: CString::new(group)?, client: None })
     }
 
-    /// The members at a time after the call. A group that nobody has joined yet has none.
+    /// The members. A group that nobody has joined yet has none.
     ///
     /// # Errors
     /// A text: no answer in time, no coordinator at the moment, or no right to describe the group.
     pub fn ask(&mut self, timeout: Duration) -> Result<Vec<Member>, String> {
-        let deadline = clock::monotonic_now() + timeout;
-        let late = || "no answer in time".to_owned();
-        if let Some(question) = &self.unanswered {
-            // It was put before the call, so what it says may be outdated.
-            // SAFETY: the event is not looked at.
-            unsafe { question.answer(timeout, |_| Ok(())) }.map(drop).ok_or_else(late)?;
-            self.unanswered = None;
-        }
-        let client = self.consumer.client().native_ptr();
+        let producer = match self.client.take() {
+            Some(producer) => producer,
+            None => self.config.create_with_context(WriterContext::default()).map_err(|error| error.to_string())?,
+        };
+        let client = producer.client().native_ptr();
         let kind = native::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBECONSUMERGROUPS;
         let mut groups = [self.group.as_ptr()];
-        // SAFETY: the client handle is valid while the consumer is held; the names are copied by the call, and what is read
-        // answers this very call.
-        unsafe {
+        // SAFETY: the client lives until the end of the call, longer than the question; the names are copied, and what is
+        // read answers this very call.
+        let answer = unsafe {
             let question = Question::put(client, kind, COORDINATOR_QUESTION_MS, |options, queue| {
                 native::rd_kafka_DescribeConsumerGroups(client, groups.as_mut_ptr(), groups.len(), options, queue);
             });
-            let remaining = deadline.saturating_duration_since(clock::monotonic_now());
-            let answer = question.answer(remaining, |event| described_members(event));
-            if answer.is_none() {
-                self.unanswered = Some(question);
-            }
-            answer.ok_or_else(late)?
-        }
+            question.answer(timeout, |event| described_members(event))
+        };
+        let answer = answer.ok_or_else(|| "no answer in time".to_owned())?;
+        self.client = Some(producer);
+        answer
     }
 }
 
@@ -102,9 +98,6 @@ impl GroupMembers {
 struct Question {
     queue: *mut native::rd_kafka_queue_t,
 }
-
-// SAFETY: librdkafka queues may be used from any thread; this one is owned.
-unsafe impl Send for Question {}
 
 impl Question {
     /// # Safety
