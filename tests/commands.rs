@@ -5,6 +5,26 @@
 
 mod support;
 
+// Commands that are started, watched and interrupted, instead of run to their end.
+#[path = "commands/running.rs"]
+mod running;
+
+// The demo when somebody interferes: signals, killed processes, folders and addresses in use, rows that were changed.
+#[path = "commands/demo.rs"]
+mod demo;
+
+// Files and pipes that are slow, broken or large, and a service that dies on the way.
+#[path = "commands/ingest.rs"]
+mod ingest;
+
+// Followers of alerts that are stopped, abandoned, or whose service is killed.
+#[path = "commands/alerts.rs"]
+mod alerts;
+
+// Checkpoints with damage of every kind, and those of a service at work.
+#[path = "commands/checkpoints.rs"]
+mod checkpoints;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -9,7 +9,7 @@ use std::io::Write;
 use std::net::TcpListener;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::thread::sleep;
@@ -83,11 +83,13 @@ impl GuardedChild {
 
     /// Starts `command` in a process group of its own; the outputs are as the caller set them.
     pub fn spawn_with(command: &mut Command) -> Self {
-        let child = command
-            .stdin(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+        Self::spawn_as_it_is(command.stdin(Stdio::null()))
+    }
+
+    /// Starts `command` in a process group of its own; outputs and input are as the caller set them.
+    pub fn spawn_as_it_is(command: &mut Command) -> Self {
+        let child =
+            command.process_group(0).spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
         tell_reaper(&format!("watch {}", child.id()));
         Self { child, exit: None }
     }
@@ -126,12 +128,32 @@ impl GuardedChild {
         self.wait(Duration::from_secs(30)).expect("a killed process ends");
     }
 
+    /// The end of its standard input that the caller writes to; dropping it closes it.
+    pub fn take_stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().expect("its standard input is a pipe")
+    }
+
+    /// The end of its standard output that the caller reads.
+    pub fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("its standard output is a pipe")
+    }
+
+    /// Sends a signal to it and to all others of its process group, as Ctrl-C on a terminal does.
+    pub fn signal_group(&mut self, signal: i32) {
+        let group = i32::try_from(self.child.id()).expect("a process id");
+        self.send(-group, signal);
+    }
+
     /// Sends a signal; one that has ended gets none.
     pub fn signal(&mut self, signal: i32) {
+        let pid = i32::try_from(self.child.id()).expect("a process id");
+        self.send(pid, signal);
+    }
+
+    fn send(&mut self, pid: i32, signal: i32) {
         if !self.is_running() {
             return;
         }
-        let pid = i32::try_from(self.child.id()).expect("a process id");
         #[allow(unsafe_code, reason = "the standard library sends no signal but SIGKILL")]
         // SAFETY: kill() takes two integers. The child has not been waited for, so the id is still its own.
         let result = unsafe { libc::kill(pid, signal) };

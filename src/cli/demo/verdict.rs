@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, bail};
 use chrono::NaiveDateTime;
+use indicatif::HumanBytes;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteRow};
 use sqlx::{ConnectOptions, Connection, Row};
 
@@ -23,8 +24,10 @@ use crate::reconcile::recount::{Outcomes, Parameters, Recount, Recounter, RuleTe
 use crate::reconcile::side_record::SourceRecord;
 use crate::stats::Target;
 
-/// The recount remembers every transaction of every window: about 600 bytes a record.
-const RECORDS_MAX: i64 = 20_000_000;
+/// The recount remembers every transaction of every window: measured 830 bytes a record.
+const BYTES_PER_RECORD: u64 = 1_000;
+/// What is taken to be there when the system does not say.
+const MEMORY: u64 = 4 << 30;
 /// Records that are read at a time.
 const STEP: i64 = 20_000;
 const DIFFERENCES_SHOWN: usize = 10;
@@ -92,9 +95,14 @@ fn recount(
     if bounds.iter().any(|(start, _)| start.0 > 0) {
         bail!("retention has dropped the beginning of the log, so it cannot be recounted; nothing was compared");
     }
-    let records: i64 = bounds.iter().map(|(_, end)| end.0).sum();
-    if records > RECORDS_MAX {
-        bail!("a log of {records} records is too large to be recounted in memory; nothing was compared");
+    let records = u64::try_from(bounds.iter().map(|(_, end)| end.0).sum::<i64>())?;
+    let (needed, free) = (records.saturating_mul(BYTES_PER_RECORD), free_memory().unwrap_or(MEMORY));
+    if needed > free {
+        bail!(
+            "the recount of {records} records needs about {}, and {} are free: nothing was compared",
+            HumanBytes(needed),
+            HumanBytes(free)
+        );
     }
     let mut recounter = Recounter::new(parameters(settings));
     let mut search = acknowledged.search();
@@ -110,7 +118,14 @@ fn recount(
             from = to;
         }
     }
-    Ok((u64::try_from(records)?, search.missing(), recounter.finish()))
+    Ok((records, search.missing(), recounter.finish()))
+}
+
+/// Bytes that the system could still give, where it says so.
+fn free_memory() -> Option<u64> {
+    let report = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = report.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1_024)
 }
 
 fn plain(stored: StoredRecord) -> SourceRecord {
