@@ -114,11 +114,13 @@ fn the_metrics_of_a_running_service_move_with_what_they_count() {
             && above_none("tallyguard_recovery_duration_seconds_count", "")
             && above_none("tallyguard_checkpoint_duration_seconds_count", "")
             && above_none("tallyguard_checkpoint_last_success_timestamp_seconds", "")
-            && above_none("tallyguard_checkpoint_interval_seconds", "")
+            // Between two checkpoints: the first has no other before it.
+            && page.value("tallyguard_checkpoint_interval_seconds", "").is_some()
             && above_none("tallyguard_watermark_lag_seconds", "partition=\"0\"")
             && above_none("tallyguard_open_users", "")
             && above_none("tallyguard_backpressure_seconds_total", "stage=\"actors\"")
-            && above_none("process_cpu_seconds_total", "")
+            // Whole seconds.
+            && page.value("process_cpu_seconds_total", "").is_some()
             && above_none("process_resident_memory_bytes", "")
             && page.value("tallyguard_key_mismatch_total", "") == Some(1.0)
     });
