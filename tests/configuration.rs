@@ -134,7 +134,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
     ("[instance]\nstate_dir = ''", "instance.state_dir", "directory"),
     ("[instance]\nthreads = 2000", "instance.threads = 2000", "1024"),
     ("[instance]\nthreads = -1", "instance.threads = -1", "whole number"),
-    ("[source]\nkind = 'embedded'", "source.kind = \"embedded\"", "not yet available in this version"),
+    ("[embedded]\npartitions = 0", "embedded.partitions = 0", "a whole number from 1 to 256"),
     ("[source]\nkind = 'file'", "source.kind = \"file\"", "`kafka`"),
     ("[source]\ntopic = 'a b'", "source.topic = \"a b\"", "1 to 249"),
     ("[source]\ntopic = '..'", "source.topic = \"..\"", "1 to 249"),

@@ -70,7 +70,13 @@ pub fn damage_before_opening(store: &Path) -> Result<Option<String>, StateError>
         if !has_beginning && (is_log || name.ends_with(".sst")) {
             return Ok(Some("the file CURRENT is missing".to_owned()));
         }
-        if is_log && log_framing::would_hang(&entry.path()).map_err(StateError::io("read", &entry.path()))? {
+        let would_hang = match is_log.then(|| log_framing::would_hang(&entry.path())) {
+            // Whoever owns the folder has just deleted it.
+            Some(Err(error)) if error.kind() == std::io::ErrorKind::NotFound => false,
+            Some(looked) => looked.map_err(StateError::io("read", &entry.path()))?,
+            None => false,
+        };
+        if would_hang {
             return Ok(Some(format!("{name} has a record of a type that is never written")));
         }
     }

@@ -3,6 +3,7 @@
 //! What was written but not yet synced by the owner may be seen: after a power cut it may be gone.
 
 use std::path::Path;
+use std::time::Duration;
 
 use rocksdb::{ColumnFamilyDescriptor, DB, Options};
 use tempfile::TempDir;
@@ -14,6 +15,9 @@ use super::store::EmbeddedError;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::protocol::output::Destination;
 use crate::state::{damage_before_opening, log_through_tracing};
+
+const ATTEMPTS: u32 = 4;
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// See the module head. [`EmbeddedView::refresh`] takes in what was written since.
 pub struct EmbeddedView {
@@ -28,6 +32,17 @@ impl EmbeddedView {
     /// # Errors
     /// [`EmbeddedError::Absent`], [`EmbeddedError::Damaged`] or [`EmbeddedError::Io`].
     pub fn open(dir: &Path) -> Result<Self, EmbeddedError> {
+        // The owner may delete a file between the look at the list and the look at the file.
+        for _ in 0..ATTEMPTS {
+            match Self::try_open(dir) {
+                Err(EmbeddedError::Io(_) | EmbeddedError::Damaged { .. }) => std::thread::sleep(PAUSE),
+                opened => return opened,
+            }
+        }
+        Self::try_open(dir)
+    }
+
+    fn try_open(dir: &Path) -> Result<Self, EmbeddedError> {
         let path = store_path(dir);
         if !path.join("CURRENT").exists() {
             return Err(EmbeddedError::Absent { dir: dir.to_owned() });
