@@ -46,6 +46,8 @@ pub struct Rows {
 struct Bounded {
     inner: Box<dyn BufRead>,
     since_row: Rc<Cell<usize>>,
+    /// What was read so far ends with a line feed. A last line that lacks it gets it, for the numbers of lines.
+    is_ended: bool,
 }
 
 impl Read for Bounded {
@@ -55,7 +57,17 @@ impl Read for Bounded {
         }
         let count = self.inner.read(buffer)?;
         self.since_row.set(self.since_row.get() + count);
-        Ok(count)
+        if let Some(last) = count.checked_sub(1).and_then(|last| buffer.get(last)) {
+            self.is_ended = *last == b'\n';
+            return Ok(count);
+        }
+        match buffer.first_mut() {
+            Some(first) if !std::mem::replace(&mut self.is_ended, true) => {
+                *first = b'\n';
+                Ok(1)
+            }
+            _ => Ok(0),
+        }
     }
 }
 
@@ -66,8 +78,11 @@ impl Rows {
     /// The header lacks a required column or names one twice.
     pub fn new(inner: Box<dyn BufRead>) -> anyhow::Result<Self> {
         let since_row = Rc::new(Cell::new(0));
-        let bounded = Bounded { inner, since_row: Rc::clone(&since_row) };
-        let mut reader = ReaderBuilder::new().flexible(true).trim(csv::Trim::Headers).from_reader(bounded);
+        let bounded = Bounded { inner, since_row: Rc::clone(&since_row), is_ended: true };
+        // Ended by line feeds only: with CRLF the reader would be a line behind. What is left of CR is taken off below.
+        let mut builder = ReaderBuilder::new();
+        builder.flexible(true).trim(csv::Trim::Headers).terminator(csv::Terminator::Any(b'\n'));
+        let mut reader = builder.from_reader(bounded);
         let names: Vec<String> = reader.headers()?.iter().map(str::to_owned).collect();
         let missing: Vec<_> = REQUIRED.into_iter().filter(|field| !names.iter().any(|name| name == field)).collect();
         if !missing.is_empty() {
@@ -89,24 +104,41 @@ impl Rows {
     /// # Errors
     /// The file cannot be read on.
     pub fn next(&mut self, line: &mut Vec<u8>) -> anyhow::Result<Next> {
-        line.clear();
-        self.since_row.set(0);
-        if !self.reader.read_byte_record(&mut self.record)? {
-            return Ok(Next::End);
+        loop {
+            line.clear();
+            self.since_row.set(0);
+            if !self.reader.read_byte_record(&mut self.record)? {
+                return Ok(Next::End);
+            }
+            let mut cells: Vec<&[u8]> = self.record.iter().collect();
+            if let Some(last) = cells.last_mut() {
+                *last = last.strip_suffix(b"\r").unwrap_or(last);
+            }
+            // An empty line that ends with CRLF.
+            if cells == [b""] {
+                continue;
+            }
+            if cells.len() == self.columns.len() {
+                write_object(&self.columns, &cells, line);
+            } else {
+                write_array(&cells, line);
+            }
+            let number = self.line_of(&cells);
+            return Ok(if line.len() > LINE_MAX { Next::TooLong(number) } else { Next::Line(number) });
         }
-        let number = self.record.position().map_or(0, csv::Position::line);
-        if self.record.len() == self.columns.len() {
-            write_object(&self.columns, &self.record, line);
-        } else {
-            write_array(&self.record, line);
-        }
-        Ok(if line.len() > LINE_MAX { Next::TooLong(number) } else { Next::Line(number) })
+    }
+
+    /// The line on which the row begins that was just read. The reader knows only where the row before it ended, and
+    /// where this one did; what lies between, beside the row's own line feeds, are empty lines.
+    fn line_of(&self, cells: &[&[u8]]) -> u64 {
+        let within: usize = cells.iter().map(|cell| memchr::memchr_iter(b'\n', cell).count()).sum();
+        self.reader.position().line().saturating_sub(1).saturating_sub(u64::try_from(within).unwrap_or(0))
     }
 }
 
-fn write_object(columns: &[Column], record: &ByteRecord, line: &mut Vec<u8>) {
+fn write_object(columns: &[Column], cells: &[&[u8]], line: &mut Vec<u8>) {
     line.push(b'{');
-    for (column, cell) in columns.iter().zip(record) {
+    for (column, &cell) in columns.iter().zip(cells) {
         if cell.is_empty() && !column.is_required {
             continue;
         }
@@ -123,9 +155,9 @@ fn write_object(columns: &[Column], record: &ByteRecord, line: &mut Vec<u8>) {
     line.push(b'}');
 }
 
-fn write_array(record: &ByteRecord, line: &mut Vec<u8>) {
+fn write_array(cells: &[&[u8]], line: &mut Vec<u8>) {
     line.push(b'[');
-    for (at, cell) in record.iter().enumerate() {
+    for (at, cell) in cells.iter().enumerate() {
         if at > 0 {
             line.push(b',');
         }
@@ -214,9 +246,23 @@ mod tests {
 
     #[test]
     fn rows_have_the_number_of_the_line_on_which_they_begin() {
-        let text = format!("{HEADER}\r\na,b,c,d,1,EUR,1,\"x\r\ny\"\r\n\r\nt,o,u,m,1,EUR,1,x");
-        let numbers: Vec<u64> = rows(text.as_bytes()).expect("a table").iter().map(|(number, _)| *number).collect();
-        assert_eq!(numbers, [2, 5]);
+        for end in ["\n", "\r\n"] {
+            let rows_of = |last: &str| {
+                let lines = [HEADER, "a,b,c,d,1,EUR,1,\"x", "y\"", "", "t,o,u,m,1,EUR,1,", "", "", last].join(end);
+                let found = rows(lines.as_bytes()).expect("a table");
+                found.into_iter().map(|(number, line)| (number, line.ends_with("\\u000d\"}"))).collect::<Vec<_>>()
+            };
+            let expected = [(2, false), (5, false), (8, false)];
+            assert_eq!(rows_of("t,o,u,m,1,EUR,1,x"), expected, "{end:?}");
+            assert_eq!(rows_of(&format!("t,o,u,m,1,EUR,1,x{end}")), expected, "{end:?}");
+            assert_eq!(rows_of("")[..], expected[..2]);
+        }
+    }
+
+    #[test]
+    fn a_header_that_ends_with_crlf_names_its_last_column() {
+        let found = rows(format!("{HEADER}\r\nt,o,u,m,1,EUR,1,paid\r\n").as_bytes()).expect("a table");
+        assert!(found[0].1.ends_with("\"status\":\"paid\"}"), "{}", found[0].1);
     }
 
     #[test]
@@ -275,7 +321,9 @@ mod tests {
                         number => number.to_string(),
                     };
                     let is_padded = NUMBERS.contains(&name) && cell.starts_with('0');
-                    prop_assert!(is_padded || &text == cell, "{}: {:?} is {:?}", name, cell, text);
+                    // One CR before the end of a line belongs to the end.
+                    let cell = if name == "status" { cell.strip_suffix('\r').unwrap_or(cell) } else { cell };
+                    prop_assert!(is_padded || text == cell, "{}: {:?} is {:?}", name, cell, text);
                 }
             }
         }
