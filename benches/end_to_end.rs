@@ -1,6 +1,6 @@
 //! The whole service on this machine: throughput, alert latency and recovery against a real broker, and the embedded log.
 //!
-//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|embedded]
+//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|modes|embedded]
 //! [--rounds N] [--rate R] [--out DIR]`. What is compared
 //! takes turns within the same run. The broker and the load share the machine with the service, so the figures are
 //! those of a machine that does everything at once.
@@ -16,6 +16,8 @@ mod floor;
 mod latency;
 #[path = "end_to_end/live.rs"]
 mod live;
+#[path = "end_to_end/modes.rs"]
+mod modes;
 #[path = "end_to_end/recovery.rs"]
 mod recovery;
 #[path = "../tests/support/mod.rs"]
@@ -45,7 +47,7 @@ fn main() {
     if arguments.wants("embedded") {
         embedded::measure(&arguments, &mut report);
     }
-    if ["throughput", "latency", "recovery"].iter().any(|part| arguments.wants(part)) {
+    if ["throughput", "latency", "recovery", "modes"].iter().any(|part| arguments.wants(part)) {
         with_broker(&arguments, &mut report);
     }
     report.write(&arguments);
@@ -61,5 +63,8 @@ fn with_broker(arguments: &Arguments, report: &mut Report) {
     }
     if arguments.wants("recovery") {
         recovery::measure(&broker, arguments, report);
+    }
+    if arguments.wants("modes") {
+        modes::measure(&broker, arguments, report);
     }
 }

@@ -10,13 +10,13 @@ use crate::support::topics::create_topic;
 use crate::support::{Broker, Service, TestConfig};
 
 /// One stretch of live load.
-struct Stretch {
+pub struct Stretch {
     /// Append → readable, append → produced by the service, produced → readable; milliseconds.
-    total: Vec<f64>,
+    pub total: Vec<f64>,
     deciding: Vec<f64>,
     committing: Vec<f64>,
-    commits_per_second: f64,
-    cpu_cores: f64,
+    pub commits_per_second: f64,
+    pub cpu_cores: f64,
 }
 
 /// Live load of moderate rates over the default settings.
@@ -26,7 +26,7 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let mut stretches: Vec<Vec<Stretch>> = rates.iter().map(|_| Vec::new()).collect();
     for _ in 0..arguments.rounds(2) {
         for (rate, stretches) in rates.iter().zip(&mut stretches) {
-            stretches.push(one_stretch(broker, *rate, arguments));
+            stretches.push(one_stretch(broker, *rate, "exactly-once", arguments));
         }
     }
     let rows: Vec<_> = rates.iter().zip(&stretches).map(|(rate, stretches)| row(*rate, stretches)).collect();
@@ -61,10 +61,11 @@ fn row(rate: u64, stretches: &[Stretch]) -> Vec<String> {
     row
 }
 
-fn one_stretch(broker: &Broker, rate: u64, arguments: &Arguments) -> Stretch {
+/// Live load over the default settings but for the delivery mode.
+pub fn one_stretch(broker: &Broker, rate: u64, mode: &str, arguments: &Arguments) -> Stretch {
     let bootstrap = broker.bootstrap();
     let dir = GuardedDir::new("tallyguard-latency-");
-    let config = TestConfig::new(&bootstrap, dir.path());
+    let config = TestConfig::new(&bootstrap, dir.path()).set("delivery.mode", mode);
     create_topic(&bootstrap, &config.source_topic, 4, &[("message.timestamp.type", "LogAppendTime")]);
     for topic in [&config.alert_topic, &config.late_topic, &config.dead_letter_topic] {
         create_topic(&bootstrap, topic, 1, &[]);

@@ -17,31 +17,48 @@ use crate::support::{Broker, Service, TestConfig, shared_database, unique_name};
 const PARTITIONS: i32 = 4;
 
 /// One round of the service.
-struct ServiceRound {
-    round: Round,
+pub struct ServiceRound {
+    pub round: Round,
     peak_bytes: u64,
+}
+
+/// A topic full of records, for every round the same.
+pub struct Input {
+    pub config: TestConfig,
+    pub ends: Vec<(i32, i64)>,
+    /// Alerts by recount.
+    pub expected: usize,
+    _dir: GuardedDir,
+}
+
+impl Input {
+    /// Fills the topic and counts what it adds up to.
+    pub fn make(broker: &Broker, arguments: &Arguments, report: &mut Report) -> Self {
+        let bootstrap = broker.bootstrap();
+        let dir = GuardedDir::new("tallyguard-throughput-");
+        let config = TestConfig::new(&bootstrap, dir.path());
+        config.create_topics(&bootstrap, PARTITIONS);
+        let events = arguments.scaled(3_000_000_u64, 20_000);
+        generate(&config, dir.path(), events, arguments.scaled(100_000, 500));
+        let ends = end_offsets(&bootstrap, &config.source_topic);
+        let expected = floor::recounted_alerts(&bootstrap, &config.source_topic, &ends);
+        report.say(&format!("Input: {} clean records, {expected} alerts by recount.", whole(count(events))));
+        Self { config, ends, expected, _dir: dir }
+    }
 }
 
 /// Makes the input once, then lets floor and service read it in turns.
 pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let bootstrap = broker.bootstrap();
-    let dir = GuardedDir::new("tallyguard-throughput-");
-    let input = TestConfig::new(&bootstrap, dir.path());
-    input.create_topics(&bootstrap, PARTITIONS);
-    let events = arguments.scaled(3_000_000_u64, 20_000);
-    generate(&input, dir.path(), events, arguments.scaled(100_000, 500));
-    let ends = end_offsets(&bootstrap, &input.source_topic);
-    let expected = floor::recounted_alerts(&bootstrap, &input.source_topic, &ends);
-    report.say(&format!("Input: {} clean records, {expected} alerts by recount.", whole(count(events))));
-
+    let input = Input::make(broker, arguments, report);
     let with_statistics = has_mariadb();
     let (mut reading, mut validating, mut serving, mut writing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..arguments.rounds(3) {
-        reading.push(floor::read(&bootstrap, &input, &ends, false));
-        validating.push(floor::read(&bootstrap, &input, &ends, true));
-        serving.push(serve(&bootstrap, &input, &ends, expected, false));
+        reading.push(floor::read(&bootstrap, &input.config, &input.ends, false));
+        validating.push(floor::read(&bootstrap, &input.config, &input.ends, true));
+        serving.push(serve(&bootstrap, &input, "exactly-once", false));
         if with_statistics {
-            writing.push(serve(&bootstrap, &input, &ends, expected, true));
+            writing.push(serve(&bootstrap, &input, "exactly-once", true));
         }
     }
     let reference = median(&reading.iter().map(|round| round.records_per_second).collect::<Vec<_>>());
@@ -94,9 +111,11 @@ fn generate(input: &TestConfig, dir: &Path, events: u64, users: u32) {
 }
 
 /// A fresh group over the same input.
-fn serve(bootstrap: &str, input: &TestConfig, ends: &[(i32, i64)], expected: usize, statistics: bool) -> ServiceRound {
+pub fn serve(bootstrap: &str, input: &Input, mode: &str, statistics: bool) -> ServiceRound {
+    let Input { config: TestConfig { source_topic, .. }, ends, expected, .. } = input;
     let dir = GuardedDir::new("tallyguard-run-");
-    let mut config = TestConfig::new(bootstrap, dir.path()).set("source.topic", input.source_topic.clone());
+    let mut config =
+        TestConfig::new(bootstrap, dir.path()).set("source.topic", source_topic.clone()).set("delivery.mode", mode);
     for topic in [&config.alert_topic, &config.late_topic, &config.dead_letter_topic] {
         create_topic(bootstrap, topic, 1, &[]);
     }
@@ -105,7 +124,7 @@ fn serve(bootstrap: &str, input: &TestConfig, ends: &[(i32, i64)], expected: usi
     }
     let mut service = Service::start(&config.to_toml(), dir.path(), &[]);
     let process = service.process_id().to_string();
-    let watch = OffsetWatch::new(bootstrap, &config.group, &input.source_topic, ends.len());
+    let watch = OffsetWatch::new(bootstrap, &config.group, source_topic, ends.len());
     let total: i64 = ends.iter().map(|(_, end)| end).sum();
     let mut stretch = Stretch::new(count(total), process.clone());
     let deadline = Instant::now() + Duration::from_secs(300);
@@ -119,7 +138,7 @@ fn serve(bootstrap: &str, input: &TestConfig, ends: &[(i32, i64)], expected: usi
     let peak_bytes = resident_peak_bytes(&process);
     service.sigterm();
     assert_eq!(service.wait_exit(Duration::from_secs(60)), Some(0), "{}", service.log());
-    assert_eq!(read_all(bootstrap, &config.alert_topic).len(), expected, "alerts against the recount");
+    assert_eq!(read_all(bootstrap, &config.alert_topic).len(), *expected, "alerts against the recount");
     ServiceRound { round, peak_bytes }
 }
 
