@@ -24,7 +24,3 @@ mod power_cut;
 // The engine as the log's reader: the transport trait and a recovery's facts.
 #[path = "embedded/transport.rs"]
 mod transport;
-
-// `tallyguard run` on a prepared log, killed again and again, equals the recount.
-#[path = "embedded/service.rs"]
-mod service;

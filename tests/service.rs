@@ -9,6 +9,10 @@
 
 mod support;
 
+// The two transports, and tests that run on both.
+#[path = "service/log.rs"]
+mod log;
+
 // One test's topics, group and directories, and the comparison with the recount. Read this first.
 #[path = "service/scenario.rs"]
 mod scenario;
@@ -48,6 +52,10 @@ mod refusals;
 // The dashboard in a real browser.
 #[path = "service/dashboard.rs"]
 mod dashboard;
+
+// What only the embedded log has.
+#[path = "service/embedded_log.rs"]
+mod embedded_log;
 
 // What the service answers over HTTP beside the status: users, alerts, checkpoints.
 #[path = "service/interface.rs"]

@@ -4,8 +4,9 @@
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use crate::log::{Transport, on_both};
 use crate::scenario::{PATIENCE, Scenario, busy};
-use crate::support::shared_database;
+use crate::support::workload;
 
 /// Kills, and the seed of their moments.
 const KILLS: u32 = 20;
@@ -16,19 +17,24 @@ enum State {
     Wiped,
 }
 
-#[test]
-fn twenty_kills_with_the_state_kept_leave_no_trace() {
-    survive_kills(State::Kept, 11);
+on_both!(
+    twenty_kills_with_the_state_kept_leave_no_trace,
+    twenty_kills_with_the_state_lost_leave_no_trace,
+    kills_while_a_backlog_is_worked_off_leave_no_trace,
+    sigterm_under_load_leaves_with_0_and_the_next_process_continues,
+);
+
+fn twenty_kills_with_the_state_kept_leave_no_trace(transport: Transport) {
+    survive_kills(transport, State::Kept, 11);
 }
 
-#[test]
-fn twenty_kills_with_the_state_lost_leave_no_trace() {
-    survive_kills(State::Wiped, 12);
+fn twenty_kills_with_the_state_lost_leave_no_trace(transport: Transport) {
+    survive_kills(transport, State::Wiped, 12);
 }
 
 /// Three of four processes are killed 0.3 to 2 s after they were ready, the others while they start.
-fn survive_kills(state: State, seed: u64) {
-    let scenario = Scenario::new().with_statistics(shared_database()).create_topics();
+fn survive_kills(transport: Transport, state: State, seed: u64) {
+    let scenario = Scenario::over(transport).with_statistics().create_topics();
     let load = scenario.load(2_000, busy(seed, 0));
     let mut moments = Moments(seed);
     let mut ready_after = Vec::new();
@@ -62,9 +68,47 @@ fn survive_kills(state: State, seed: u64) {
     );
 }
 
-#[test]
-fn sigterm_under_load_leaves_with_0_and_the_next_process_continues() {
-    let scenario = Scenario::new().with_statistics(shared_database()).create_topics();
+/// Every other kill takes the snapshots with it, so that both ways back are taken: from a snapshot and from the log alone.
+fn kills_while_a_backlog_is_worked_off_leave_no_trace(transport: Transport) {
+    const RECORDS: u64 = 300_000;
+    let scenario = Scenario::over(transport).set("checkpoint.interval", "1s").create_topics();
+    scenario.produce(workload(busy(14, RECORDS)));
+    let (watch, ends) = (scenario.watch(), scenario.ends());
+    let mut moments = Moments(14);
+    let mut in_the_middle = Vec::new();
+    for number in 0..16 {
+        let before = watch.total();
+        let mut service = scenario.start();
+        if number % 4 == 3 {
+            thread::sleep(moments.between(1, 150));
+        } else {
+            let began = Instant::now();
+            while watch.total() == before {
+                assert!(service.is_running() && began.elapsed() < PATIENCE, "{}", service.log());
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(moments.between(0, 15));
+        }
+        service.kill9();
+        if watch.offsets() == ends {
+            break;
+        }
+        in_the_middle.push(watch.total());
+        if number % 2 == 1 {
+            // Absent when it was killed before it had made one.
+            let _ = fs::remove_dir_all(scenario.state_dir());
+        }
+    }
+    in_the_middle.retain(|committed| *committed > 0);
+    in_the_middle.dedup();
+    assert!(in_the_middle.len() >= 3, "too few kills in the middle of the work: {in_the_middle:?} of {ends:?}");
+    let _last = scenario.start_ready();
+    let alerts = scenario.assert_exact().alerts.len();
+    eprintln!("killed at {in_the_middle:?} of {ends:?}, {alerts} alerts");
+}
+
+fn sigterm_under_load_leaves_with_0_and_the_next_process_continues(transport: Transport) {
+    let scenario = Scenario::over(transport).with_statistics().create_topics();
     let load = scenario.load(2_000, busy(13, 0));
     let mut leaving = Vec::new();
     for _ in 0..3 {

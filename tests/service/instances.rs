@@ -4,14 +4,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::scenario::{PATIENCE, Scenario, busy, transaction};
-use crate::support::{Service, TestConfig, shared_database, wait_until_or_show};
+use crate::support::{Service, TestConfig, wait_until_or_show};
 
 /// A process that was replaced learns of it with its next heartbeat or commit.
 pub const UNTIL_IT_LEAVES: Duration = Duration::from_secs(30);
 
 #[test]
 fn when_one_of_two_instances_is_killed_the_other_takes_over_and_a_third_may_join() {
-    let scenario = Scenario::new().short_session().with_statistics(shared_database()).create_topics();
+    let scenario = Scenario::new().short_session().with_statistics().create_topics();
     let (second, third) = (scenario.instance("b"), scenario.instance("c"));
     let mut a = scenario.start_ready();
     let mut b = start_ready(&scenario, &second);

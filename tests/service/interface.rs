@@ -7,10 +7,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::log::{Transport, on_both};
 use crate::scenario::{PATIENCE, Scenario, burst};
-use crate::support::{Service, shared_database, wait_until_or_show};
+use crate::support::embedded_log::TOKEN;
+use crate::support::{Service, wait_until_or_show};
 
-const TOKEN: &str = "a-token-of-this-test";
+on_both!(
+    users_are_found_in_whatever_partition_they_are,
+    the_list_and_the_stream_of_alerts_hold_what_is_committed_and_go_on_after_a_restart,
+    a_checkpoint_is_stored_when_it_is_asked_for_with_the_token,
+    statistics_are_those_of_the_database,
+);
 
 fn get(service: &Service, path: &str) -> (u16, Value) {
     let (status, body) = service.http_get(path);
@@ -27,14 +34,13 @@ fn post(scenario: &Scenario, path: &str, token: Option<&str>) -> (u16, Value) {
     (answer.status().as_u16(), answer.body_mut().read_json().expect("JSON"))
 }
 
-#[test]
-fn users_are_found_in_whatever_partition_they_are() {
-    let scenario = Scenario::new().create_topics();
-    let service = scenario.start_ready();
+fn users_are_found_in_whatever_partition_they_are(transport: Transport) {
+    let scenario = Scenario::over(transport).create_topics();
     // Two partitions, as after a change of the partitioner; a user id that has to be escaped.
     let user = "ü/1 %";
     scenario.produce(burst(user, 7, 10).into_iter().map(|record| record.in_partition(1)));
     scenario.produce(burst(user, 2, 11).into_iter().map(|record| record.in_partition(3)));
+    let service = scenario.start_ready();
     scenario.wait_caught_up();
     let (status, answer) = get(&service, "/api/v1/users/%C3%BC%2F1%20%25");
     assert_eq!((status, &answer["user_id"]), (200, &json!(user)), "{answer}");
@@ -60,9 +66,8 @@ fn users_are_found_in_whatever_partition_they_are() {
     assert_eq!((status, &answer["error"]), (404, &json!("no_open_window")), "{answer}");
 }
 
-#[test]
-fn the_list_and_the_stream_of_alerts_hold_what_is_committed_and_go_on_after_a_restart() {
-    let scenario = Scenario::new().create_topics();
+fn the_list_and_the_stream_of_alerts_hold_what_is_committed_and_go_on_after_a_restart(transport: Transport) {
+    let scenario = Scenario::over(transport).create_topics();
     let mut service = scenario.start_ready();
     // Each alert is committed alone or with few others, so markers lie between them.
     for user in 0..30 {
@@ -94,9 +99,9 @@ fn the_list_and_the_stream_of_alerts_hold_what_is_committed_and_go_on_after_a_re
     assert_eq!(get(&service, "/api/v1/alerts?limit=1").1["alerts"][0]["alert"]["user_id"], json!("u-away"));
 }
 
-#[test]
-fn a_checkpoint_is_stored_when_it_is_asked_for_with_the_token() {
-    let scenario = Scenario::new().set("checkpoint.interval", "10m").set("http.admin_token", TOKEN).create_topics();
+fn a_checkpoint_is_stored_when_it_is_asked_for_with_the_token(transport: Transport) {
+    let scenario =
+        Scenario::over(transport).set("checkpoint.interval", "10m").set("http.admin_token", TOKEN).create_topics();
     let service = scenario.start_ready();
     scenario.produce(burst("u-1", 6, 10));
     scenario.wait_caught_up();
@@ -128,9 +133,8 @@ fn transactions_are_not_taken_over_http_while_they_come_from_kafka() {
     assert_eq!((status, &answer["error"]), (404, &json!("not_embedded")), "{answer}");
 }
 
-#[test]
-fn statistics_are_those_of_the_database() {
-    let scenario = Scenario::new().with_statistics(shared_database()).create_topics();
+fn statistics_are_those_of_the_database(transport: Transport) {
+    let scenario = Scenario::over(transport).with_statistics().create_topics();
     let service = scenario.start_ready();
     scenario.produce(burst("u-1", 6, 10));
     scenario.assert_exact();

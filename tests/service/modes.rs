@@ -10,53 +10,58 @@ use tallyguard::reconcile::compare::{Difference, Kind};
 
 use crate::crashes::Moments;
 use crate::instances::{UNTIL_IT_LEAVES, start_ready, successor_of};
+use crate::log::{Transport, on_both};
 use crate::scenario::{PATIENCE, Scenario, busy};
-use crate::support::{Broker, Service, shared_database, workload};
+use crate::support::{Broker, Service, workload};
 
-const KILLS: u32 = 6;
-/// A round of kills that shows nothing is followed by another one.
-const ROUNDS: u64 = 8;
+on_both!(
+    at_least_once_loses_nothing_when_it_is_killed_and_does_write_outputs_twice,
+    at_most_once_writes_nothing_twice_when_it_is_killed_and_does_lose_outputs,
+    without_a_crash_both_are_exact,
+    the_mode_may_change_between_runs,
+);
 
-/// Kills a service that works off a backlog, so that it dies among many outputs, until `wanted` has appeared. Returns how
-/// often.
-fn kill_until_seen(mode: &str, tolerated: &[Kind], wanted: Kind, seed: u64) -> usize {
-    let scenario = Scenario::new().with_statistics(shared_database()).set("delivery.mode", mode).create_topics();
+/// At least so many, and so many at most until what is wanted was seen.
+const KILLS: std::ops::Range<u32> = 6..60;
+
+/// Kills a service under load, so that it dies among many outputs, until the topics show a difference of that kind. Whatever
+/// else they show is one of the tolerated kinds.
+fn kill_until_seen(transport: Transport, mode: &str, tolerated: &[Kind], wanted: Kind, seed: u64) {
+    let scenario = dense(Scenario::over(transport), mode).with_statistics().create_topics();
+    let load = scenario.load(2_000, crowd(seed));
     let mut moments = Moments(seed);
-    for round in 0..ROUNDS {
-        scenario.produce(workload(busy(seed + 100 * round, 40_000)));
-        for _ in 0..KILLS {
-            let mut service = scenario.start();
-            thread::sleep(moments.between(250, 700));
-            service.kill9();
+    let mut seen = 0;
+    for number in 0.. {
+        if number >= KILLS.start && seen > 0 {
+            break;
         }
-        let mut last = scenario.start_ready();
-        let seen = scenario.assert_exact_but_for(tolerated);
-        last.sigterm();
-        let times = seen.get(&wanted).copied().unwrap_or(0);
-        eprintln!("{mode}, round {round}: {seen:?}");
-        if times > 0 {
-            return times;
-        }
+        assert!(number < KILLS.end, "{mode} never showed what it does not promise");
+        let mut service = scenario.start_ready();
+        thread::sleep(moments.between(50, 500));
+        service.kill9();
+        let so_far = count(&scenario.topic_differences(&scenario.recount_before(&scenario.committed())));
+        seen = so_far.get(&wanted).copied().unwrap_or(0);
     }
-    0
+    let _last = scenario.start_ready();
+    load.finish();
+    let seen = scenario.assert_exact_but_for(tolerated);
+    eprintln!("{mode}: {seen:?}");
+    assert!(seen.contains_key(&wanted), "{seen:?}");
 }
 
-#[test]
-fn at_least_once_loses_nothing_when_it_is_killed_and_does_write_alerts_twice() {
+fn at_least_once_loses_nothing_when_it_is_killed_and_does_write_outputs_twice(transport: Transport) {
     // What goes again stands behind what followed it.
     let tolerated = [Kind::Duplicate, Kind::OutOfOrder];
-    assert!(kill_until_seen("at-least-once", &tolerated, Kind::Duplicate, 51) > 0, "no duplicate in so many kills");
+    kill_until_seen(transport, "at-least-once", &tolerated, Kind::Duplicate, 51);
 }
 
-#[test]
-fn at_most_once_writes_nothing_twice_when_it_is_killed_and_does_lose_alerts() {
-    assert!(kill_until_seen("at-most-once", &[Kind::Missing], Kind::Missing, 52) > 0, "no gap in so many kills");
+fn at_most_once_writes_nothing_twice_when_it_is_killed_and_does_lose_outputs(transport: Transport) {
+    kill_until_seen(transport, "at-most-once", &[Kind::Missing], Kind::Missing, 52);
 }
 
-#[test]
-fn without_a_crash_both_are_exact() {
+fn without_a_crash_both_are_exact(transport: Transport) {
     for mode in ["at-least-once", "at-most-once"] {
-        let scenario = Scenario::new().with_statistics(shared_database()).set("delivery.mode", mode).create_topics();
+        let scenario = Scenario::over(transport).with_statistics().set("delivery.mode", mode).create_topics();
         scenario.produce(workload(busy(53, 10_000)));
         let mut service = scenario.start_ready();
         let load = scenario.load(2_000, busy(54, 4_000));
@@ -90,7 +95,7 @@ fn survive_a_bad_broker((mode, tolerated): (&str, &[Kind]), seed: u64) {
     let broker = Broker::start();
     let scenario = dense(Scenario::on(broker.bootstrap()), mode)
         .set("delivery.transaction_timeout", "2s")
-        .with_statistics(shared_database())
+        .with_statistics()
         .create_topics();
     let mut service = scenario.start_ready();
     let load = scenario.load(1_500, crowd(seed));
@@ -144,12 +149,11 @@ fn a_frozen_process_that_was_replaced_leaves_with_4_when_it_wakes_in_both_modes(
 
 /// At-least-once leaves outputs ahead of the committed offset when it is killed. Who begins there in another mode finds
 /// them, and does not repeat them.
-#[test]
-fn the_mode_may_change_between_runs() {
+fn the_mode_may_change_between_runs(transport: Transport) {
     // Who is killed within a transaction leaves it open, and a successor without transactions waits for its time-out.
-    let scenario = dense(Scenario::new(), "at-least-once")
+    let scenario = dense(Scenario::over(transport), "at-least-once")
         .set("delivery.transaction_timeout", "3s")
-        .with_statistics(shared_database())
+        .with_statistics()
         .create_topics();
     let load = scenario.load(2_000, crowd(47));
     let mut moments = Moments(47);
@@ -157,7 +161,7 @@ fn the_mode_may_change_between_runs() {
     let (mut left_ahead, mut runs) = (0, 0);
     // At-least-once three times in four, until one of them did leave something.
     while runs < 5 || left_ahead == 0 {
-        assert!(runs < 40, "no run left outputs ahead of its offset");
+        assert!(runs < 60, "no run left outputs ahead of its offset");
         for mode in ["at-least-once", ["at-most-once", "exactly-once"][runs % 2]] {
             let config = scenario.config.clone().set("delivery.mode", mode);
             let mut service = start_ready(&scenario, &config);

@@ -4,17 +4,18 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::log::{Transport, on_both};
 use crate::scenario::{PATIENCE, Scenario, burst, busy};
-use crate::support::{Broker, Database, Load, shared_database, wait_until_or_show, workload};
+use crate::support::{Broker, Database, Load, wait_until_or_show, workload};
 
 #[test]
 fn a_broker_that_is_killed_under_load_costs_time_and_nothing_else() {
     let broker = Broker::start();
-    let scenario = Scenario::on(broker.bootstrap()).with_statistics(shared_database()).create_topics();
+    let scenario = Scenario::on(broker.bootstrap()).with_statistics().create_topics();
     let mut service = scenario.start_ready();
     // What is in doubt is read back from the topics, whatever the names of foreign headers are.
     let records = workload(busy(21, 0)).map(|record| record.with_raw_header(&[0xff, 0x80], "not UTF-8"));
-    let load = Load::start(&scenario.bootstrap, &scenario.config.source_topic, 1_000, records);
+    let load = Load::start(scenario.bootstrap(), &scenario.config.source_topic, 1_000, records);
     for pause_ms in [100, 2_500] {
         thread::sleep(Duration::from_secs(3));
         let watch = scenario.watch();
@@ -79,11 +80,15 @@ fn a_broker_that_is_away_longer_than_the_session_is_waited_for() {
     scenario.assert_exact();
 }
 
-#[test]
-fn alerts_go_on_while_the_database_is_away_and_the_tables_catch_up() {
+on_both!(
+    alerts_go_on_while_the_database_is_away_and_the_tables_catch_up,
+    a_service_that_starts_while_the_database_is_away_alerts_and_catches_up,
+);
+
+fn alerts_go_on_while_the_database_is_away_and_the_tables_catch_up(transport: Transport) {
     // It lives until the test process ends, as the shared one does.
     let database: &'static Database = Box::leak(Box::new(Database::start()));
-    let scenario = Scenario::new().with_statistics(database).create_topics();
+    let scenario = Scenario::over(transport).with_database(database).create_topics();
     let service = scenario.start_ready();
     let load = scenario.load(1_000, busy(22, 0));
     thread::sleep(Duration::from_secs(3));
@@ -106,10 +111,9 @@ fn alerts_go_on_while_the_database_is_away_and_the_tables_catch_up() {
     database.kill9();
 }
 
-#[test]
-fn a_service_that_starts_while_the_database_is_away_alerts_and_catches_up() {
+fn a_service_that_starts_while_the_database_is_away_alerts_and_catches_up(transport: Transport) {
     let database: &'static Database = Box::leak(Box::new(Database::start()));
-    let scenario = Scenario::new().with_statistics(database).create_topics();
+    let scenario = Scenario::over(transport).with_database(database).create_topics();
     database.kill9();
     scenario.produce(workload(busy(23, 20_000)));
     let _service = scenario.start_ready();

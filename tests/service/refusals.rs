@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
+use crate::log::{Transport, on_both};
 use crate::scenario::{PATIENCE, Scenario, burst, busy, plain};
-use crate::support::topics::{create_topic, delete_group_offsets, delete_topic, read_all, truncate_before};
+use crate::support::topics::{delete_group_offsets, truncate_before};
 use crate::support::{wait_until_or_show, workload};
 
 /// A scenario whose service has taken everything in, stored a snapshot, and left.
@@ -33,31 +34,34 @@ fn group_offsets_that_are_gone_while_a_snapshot_exists_are_refused() {
     let scenario = Scenario::new().short_session().create_topics_with(2);
     scenario.produce(workload(busy(51, 5_000)));
     stopped_after(&scenario);
-    delete_group_offsets(&scenario.bootstrap, &scenario.config.group);
+    delete_group_offsets(scenario.bootstrap(), &scenario.config.group);
     assert_refused(&scenario, "committed offset is gone");
     assert_eq!(scenario.committed().len(), 0, "a refused partition commits nothing");
 }
 
 #[test]
 fn group_offsets_that_are_gone_while_the_database_knows_better_are_refused() {
-    let scenario =
-        Scenario::new().short_session().with_statistics(crate::support::shared_database()).create_topics_with(2);
+    let scenario = Scenario::new().short_session().with_statistics().create_topics_with(2);
     scenario.produce(workload(busy(52, 5_000)));
     stopped_after(&scenario);
     std::fs::remove_dir_all(scenario.state_dir()).expect("the state directory");
-    delete_group_offsets(&scenario.bootstrap, &scenario.config.group);
+    delete_group_offsets(scenario.bootstrap(), &scenario.config.group);
     assert_refused(&scenario, "order_stats_progress");
 }
 
-#[test]
-fn a_topic_that_was_deleted_and_created_again_is_refused() {
-    let scenario = Scenario::new().create_topics_with(2);
+on_both!(
+    a_topic_that_was_deleted_and_created_again_is_refused,
+    a_threshold_under_a_higher_version_acts_from_the_committed_offset_on_wherever_the_rule_stands,
+    a_rule_that_changed_without_a_higher_version_and_another_window_are_refused,
+);
+
+fn a_topic_that_was_deleted_and_created_again_is_refused(transport: Transport) {
+    let scenario = Scenario::over(transport).create_topics_with(2);
     scenario.produce(bursts(2, 10));
     stopped_after(&scenario);
-    delete_topic(&scenario.bootstrap, &scenario.config.source_topic);
-    create_topic(&scenario.bootstrap, &scenario.config.source_topic, 2, &[]);
-    // Longer than before, so that the old offsets exist in it. The broker has dropped the group's offsets with the
-    // topic; the snapshot remembers.
+    scenario.recreate_source(2);
+    // Longer than before, so that the old offsets exist in it. The group's offsets went with the topic; the snapshot
+    // remembers.
     scenario.produce((10..13).flat_map(|second| bursts(2, second)));
     let alerts = scenario.alerts().len();
     assert_refused(&scenario, "committed offset is gone");
@@ -71,8 +75,7 @@ fn a_topic_that_is_created_again_while_the_service_runs_is_refused() {
     let mut service = scenario.start_ready();
     scenario.assert_exact();
     let alerts = scenario.alerts().len();
-    delete_topic(&scenario.bootstrap, &scenario.config.source_topic);
-    create_topic(&scenario.bootstrap, &scenario.config.source_topic, 2, &[]);
+    scenario.recreate_source(2);
     scenario.produce((10..13).flat_map(|second| bursts(2, second)));
     assert_eq!(service.wait_exit(Duration::from_secs(75)), Some(3), "{}", service.log());
     assert_eq!(scenario.alerts().len(), alerts, "records of another topic had an effect\n{}", service.log());
@@ -83,15 +86,15 @@ fn a_log_truncated_past_what_the_replay_needs_is_refused_unless_a_snapshot_holds
     let scenario = Scenario::new().create_topics_with(2);
     scenario.produce(bursts(2, 10));
     stopped_after(&scenario);
-    let source = read_all(&scenario.bootstrap, &scenario.config.source_topic);
+    let source = scenario.read_all(&scenario.config.source_topic);
     for (partition, offset) in scenario.committed() {
-        truncate_before(&scenario.bootstrap, &scenario.config.source_topic, partition, offset);
+        truncate_before(scenario.bootstrap(), &scenario.config.source_topic, partition, offset);
     }
     // The windows are open, and only the snapshot holds them now.
     scenario.produce(bursts(2, 11));
     let mut service = scenario.start_ready();
     scenario.wait_caught_up();
-    let later = read_all(&scenario.bootstrap, &scenario.config.source_topic);
+    let later = scenario.read_all(&scenario.config.source_topic);
     let whole: Vec<_> = source.into_iter().chain(later).map(plain).collect();
     scenario.assert_outputs_of(&whole);
     service.sigterm();
@@ -108,8 +111,8 @@ fn a_partition_that_is_refused_is_named_and_the_others_go_on() {
     stopped_after(&scenario);
     scenario.produce(bursts(3, 11));
     let committed = scenario.committed();
-    let before = read_all(&scenario.bootstrap, &scenario.config.source_topic);
-    truncate_before(&scenario.bootstrap, &scenario.config.source_topic, 1, committed[&1] + 5);
+    let before = scenario.read_all(&scenario.config.source_topic);
+    truncate_before(scenario.bootstrap(), &scenario.config.source_topic, 1, committed[&1] + 5);
     let mut service = scenario.start();
     let named = || {
         let (status, body) = service.http_get("/readyz");
@@ -132,15 +135,14 @@ fn a_partition_that_is_refused_is_named_and_the_others_go_on() {
     assert!(service.log().contains("partition 1 is refused") && service.log().contains("What to do"));
     assert!(service.is_running());
     let refused = before.into_iter().filter(|record| record.partition == 1 && record.offset < committed[&1]);
-    let others = read_all(&scenario.bootstrap, &scenario.config.source_topic);
+    let others = scenario.read_all(&scenario.config.source_topic);
     let others = others.into_iter().filter(|record| record.partition != 1);
     let outputs = scenario.assert_outputs_of(&refused.chain(others).map(plain).collect::<Vec<_>>());
     assert!(outputs.alerts.len() > 9);
 }
 
-#[test]
-fn a_threshold_under_a_higher_version_acts_from_the_committed_offset_on_wherever_the_rule_stands() {
-    let mut scenario = Scenario::new().create_topics_with(2);
+fn a_threshold_under_a_higher_version_acts_from_the_committed_offset_on_wherever_the_rule_stands(transport: Transport) {
+    let mut scenario = Scenario::over(transport).create_topics_with(2);
     scenario.produce(burst("u-quiet", 8, 10));
     scenario.produce(burst("u-loud", 12, 10));
     stopped_after(&scenario);
@@ -166,9 +168,8 @@ fn a_threshold_under_a_higher_version_acts_from_the_committed_offset_on_wherever
     stopped_after(&scenario);
 }
 
-#[test]
-fn a_rule_that_changed_without_a_higher_version_and_another_window_are_refused() {
-    let scenario = Scenario::new().create_topics_with(1);
+fn a_rule_that_changed_without_a_higher_version_and_another_window_are_refused(transport: Transport) {
+    let scenario = Scenario::over(transport).create_topics_with(1);
     scenario.produce(bursts(1, 10));
     stopped_after(&scenario);
     let config = scenario.config.clone();

@@ -17,12 +17,12 @@ use tallyguard::reconcile::compare::{
 use tallyguard::reconcile::recount::{Parameters, Recount, RuleChange, RuleText, recount};
 use tallyguard::reconcile::side_record::SourceRecord;
 
-use crate::statistics;
+use crate::log::{TestLog, Transport, Watch};
+use crate::statistics::{self, Tables};
 use crate::support::process::GuardedDir;
-use crate::support::topics::{CommittedWatch, committed_offsets, end_offsets, produce, read_all};
 use crate::support::{
-    Database, Load, ReadRecord, Schema, Service, TestConfig, TestRecord, shared_broker, unique_name,
-    wait_until_or_show, workload,
+    Database, EmbeddedLog, Load, ReadRecord, Service, TestConfig, TestRecord, shared_broker, shared_database,
+    unique_name, wait_until_or_show, workload,
 };
 
 /// How long a service may take to be ready, or to catch up, on a machine that runs several tests at once.
@@ -32,10 +32,10 @@ const VISIBILITY: Duration = Duration::from_secs(15);
 const DIFFERENCES_SHOWN: usize = 20;
 
 pub struct Scenario {
-    pub bootstrap: String,
     pub config: TestConfig,
     pub parameters: Parameters,
-    pub statistics: Option<(&'static Database, Schema)>,
+    log: TestLog,
+    tables: Option<Tables>,
     dir: GuardedDir,
 }
 
@@ -46,10 +46,29 @@ impl Scenario {
         Self::on(shared_broker().bootstrap())
     }
 
+    /// The same on either transport.
+    pub fn over(transport: Transport) -> Self {
+        match transport {
+            Transport::Kafka => Self::new(),
+            Transport::Embedded => {
+                let dir = GuardedDir::new("tallyguard-service-");
+                let config = TestConfig::new("127.0.0.1:1", dir.path());
+                let log = EmbeddedLog::new(&dir.path().join("log"), &config);
+                let config = log.configure(config);
+                Self::of(TestLog::Embedded(log), config, dir)
+            }
+        }
+    }
+
     /// The same on a broker of the test's own.
     pub fn on(bootstrap: String) -> Self {
         let dir = GuardedDir::new("tallyguard-service-");
-        let config = TestConfig::new(&bootstrap, dir.path())
+        let config = TestConfig::new(&bootstrap, dir.path());
+        Self::of(TestLog::Kafka(bootstrap), config, dir)
+    }
+
+    fn of(log: TestLog, config: TestConfig, dir: GuardedDir) -> Self {
+        let config = config
             .without_rule("velocity-1m")
             .set("time.out_of_orderness", "5s")
             .set("time.max_future_skew", "2s")
@@ -62,7 +81,7 @@ impl Scenario {
             statistics: false,
             orders: false,
         };
-        let scenario = Self { bootstrap, config, parameters, statistics: None, dir };
+        let scenario = Self { config, parameters, log, tables: None, dir };
         scenario.rule("velocity-10s", "10s", 5).rule("velocity-1m", "1m", 10).rule("velocity-5m", "5m", 12)
     }
 
@@ -112,14 +131,29 @@ impl Scenario {
         self
     }
 
-    /// Writes order statistics, and orders, into a schema of that server.
+    /// Writes order statistics, and orders: into a schema of the shared server, or into a file beside an embedded log.
     #[must_use]
-    pub fn with_statistics(mut self, database: &'static Database) -> Self {
-        let schema = database.create_schema(&unique_name("service"));
-        self.config = self.config.with_stats(&schema).set("stats.orders", true).set("stats.flush_interval", "100ms");
+    pub fn with_statistics(self) -> Self {
+        match &self.log {
+            TestLog::Kafka(_) => self.with_database(shared_database()),
+            TestLog::Embedded(_) => {
+                let file = self.dir().join("statistics.sqlite");
+                self.with_tables(Tables::Sqlite(file))
+            }
+        }
+    }
+
+    /// The same into a schema of that server.
+    #[must_use]
+    pub fn with_database(self, database: &'static Database) -> Self {
+        self.with_tables(Tables::MariaDb(database, database.create_schema(&unique_name("service"))))
+    }
+
+    fn with_tables(mut self, tables: Tables) -> Self {
+        self.config = tables.configure(self.config);
         self.parameters.statistics = true;
         self.parameters.orders = true;
-        self.statistics = Some((database, schema));
+        self.tables = Some(tables);
         self
     }
 
@@ -130,8 +164,16 @@ impl Scenario {
 
     #[must_use]
     pub fn create_topics_with(self, partitions: i32) -> Self {
-        self.config.create_topics(&self.bootstrap, partitions);
+        self.log.create(&self.config, partitions);
         self
+    }
+
+    /// The broker's address.
+    pub fn bootstrap(&self) -> &str {
+        match &self.log {
+            TestLog::Kafka(bootstrap) => bootstrap,
+            TestLog::Embedded(_) => panic!("an embedded log has no broker"),
+        }
     }
 
     pub fn dir(&self) -> &Path {
@@ -172,37 +214,50 @@ impl Scenario {
     }
 
     pub fn produce(&self, records: impl IntoIterator<Item = TestRecord>) {
-        produce(&self.bootstrap, &self.config.source_topic, records);
+        self.log.produce(&self.config, records);
     }
 
     pub fn load(&self, per_second: u32, options: WorkloadOptions) -> Load {
-        Load::start(&self.bootstrap, &self.config.source_topic, per_second, workload(options))
+        self.log.load(&self.config, per_second, workload(options))
     }
 
     pub fn committed(&self) -> BTreeMap<i32, i64> {
-        let offsets = committed_offsets(&self.bootstrap, &self.config.group, &self.config.source_topic);
-        offsets.into_iter().map(|(partition, offset, _)| (partition, offset)).collect()
+        self.committed_with_metadata().into_iter().map(|(partition, (offset, _))| (partition, offset)).collect()
     }
 
-    pub fn watch(&self) -> CommittedWatch {
-        CommittedWatch::new(&self.bootstrap, &self.config.group, &self.config.source_topic)
+    pub fn committed_with_metadata(&self) -> BTreeMap<i32, (i64, String)> {
+        self.log.committed(&self.config)
+    }
+
+    /// Deletes the source topic with the group's offsets, and creates it again.
+    pub fn recreate_source(&self, partitions: i32) {
+        self.log.recreate(&self.config, partitions);
+    }
+
+    pub fn watch(&self) -> Watch {
+        self.log.watch(&self.config)
     }
 
     /// Waits until something new is committed; returns how long that took.
-    pub fn await_progress(&self, watch: &CommittedWatch, beyond: i64) -> Duration {
+    pub fn await_progress(&self, watch: &Watch, beyond: i64) -> Duration {
         let started = Instant::now();
         wait_until_or_show(PATIENCE, "something new is committed", || self.logs(), || watch.total() > beyond);
         started.elapsed()
     }
 
+    /// The end of each partition of the source topic.
+    pub fn ends(&self) -> BTreeMap<i32, i64> {
+        self.log.ends(&self.config)
+    }
+
     pub fn alerts(&self) -> Vec<ReadRecord> {
-        read_all(&self.bootstrap, &self.config.alert_topic)
+        self.read_all(&self.config.alert_topic)
     }
 
     /// Waits until the committed offsets have reached the end of the source topic, trailing markers included.
     pub fn wait_caught_up(&self) {
         let watch = self.watch();
-        let ends: BTreeMap<i32, i64> = end_offsets(&self.bootstrap, &self.config.source_topic).into_iter().collect();
+        let ends = self.ends();
         let show = || format!("committed {:?}, ends {ends:?}\n{}", watch.offsets(), self.logs());
         wait_until_or_show(PATIENCE, "everything is committed", show, || watch.offsets() == ends);
     }
@@ -263,7 +318,12 @@ impl Scenario {
 
     /// Committed records of a topic as the recount takes them.
     pub fn read(&self, topic: &str) -> Vec<SourceRecord> {
-        read_all(&self.bootstrap, topic).into_iter().map(plain).collect()
+        self.read_all(topic).into_iter().map(plain).collect()
+    }
+
+    /// Committed records of one of the configuration's topics.
+    pub fn read_all(&self, topic: &str) -> Vec<ReadRecord> {
+        self.log.read_all(&self.config, topic)
     }
 
     /// Where the output topics differ from the recount.
@@ -282,10 +342,8 @@ impl Scenario {
     }
 
     fn table_differences(&self, expected: &Recount) -> Vec<String> {
-        let tables = self.statistics.as_ref();
-        let differences = tables
-            .map(|(database, schema)| statistics::differences(database, schema, expected, self.parameters.orders));
-        differences.unwrap_or_default()
+        let tables = self.tables.as_ref();
+        tables.map(|tables| statistics::differences(tables, expected, self.parameters.orders)).unwrap_or_default()
     }
 
     fn differences(&self, expected: &Recount) -> Vec<String> {

@@ -3,31 +3,55 @@
 use std::thread;
 use std::time::Duration;
 
-use crate::scenario::{Scenario, burst, busy, transaction};
+use tallyguard::domain::time::EventTime;
+use tallyguard::generate::WorkloadOptions;
+
+use crate::log::{Transport, on_both};
+use crate::scenario::{PATIENCE, Scenario, burst, busy, transaction};
 use crate::support::topics::{OpenTransaction, create_topic, produce_aborted_transaction};
-use crate::support::{TestRecord, shared_database, workload};
+use crate::support::{TestRecord, workload};
 
 /// 2099-06-01T00:00:00Z.
 const IN_2099_MS: i64 = 4_083_955_200_000;
 const DEAD_LETTER_BYTES_MAX: usize = 20_000;
 
+on_both!(a_mixed_log_adds_up_to_what_the_recount_says, poison_is_set_aside_and_the_rest_goes_on,);
+
+/// Every peculiarity of the traffic: before the service runs, while it runs, and between two runs.
+fn a_mixed_log_adds_up_to_what_the_recount_says(transport: Transport) {
+    let scenario = Scenario::over(transport).with_statistics().create_topics();
+    scenario.produce(workload(busy(42, 20_000)));
+    let mut service = scenario.start_ready();
+    scenario.load(50_000, later(100, busy(43, 20_000))).finish();
+    scenario.assert_exact();
+    service.sigterm();
+    assert_eq!(service.wait_exit(PATIENCE), Some(0), "{}", service.log());
+    scenario.produce(unusual_records());
+    scenario.produce(workload(later(200, busy(44, 20_000))));
+    let service = scenario.start_ready();
+    let expected = scenario.assert_exact();
+    assert!(expected.outcomes.late > 100 && expected.outcomes.duplicate > 100 && expected.outcomes.dead_letter > 100);
+    assert!(expected.alerts.len() > 100, "{:?}", expected.outcomes);
+    it_shows_itself(&service, 4);
+}
+
 #[test]
-fn a_mixed_topic_adds_up_to_what_the_recount_says() {
-    let scenario = Scenario::new().with_statistics(shared_database());
+fn upstream_transactions_count_when_they_are_committed_and_large_dead_letters_are_cut() {
+    let scenario = Scenario::new().with_statistics();
     let names = scenario.config.clone();
     for (topic, partitions) in [(&names.source_topic, 3), (&names.alert_topic, 2), (&names.late_topic, 2)] {
-        create_topic(&scenario.bootstrap, topic, partitions, &[]);
+        create_topic(scenario.bootstrap(), topic, partitions, &[]);
     }
     let limit = DEAD_LETTER_BYTES_MAX.to_string();
-    create_topic(&scenario.bootstrap, &names.dead_letter_topic, 2, &[("max.message.bytes", &limit)]);
+    create_topic(scenario.bootstrap(), &names.dead_letter_topic, 2, &[("max.message.bytes", &limit)]);
 
     let mut records = workload(busy(41, 60_000));
     scenario.produce(records.by_ref().take(20_000));
     let service = scenario.start_ready();
     // Upstream transactions: what was taken back does not count, what was committed does, also while it is read.
     let taken_back: Vec<_> = burst("taken-back", 30, 101);
-    produce_aborted_transaction(&scenario.bootstrap, &names.source_topic, taken_back);
-    let undecided = OpenTransaction::begin(&scenario.bootstrap, &names.source_topic, burst("decided-later", 30, 102));
+    produce_aborted_transaction(scenario.bootstrap(), &names.source_topic, taken_back);
+    let undecided = OpenTransaction::begin(scenario.bootstrap(), &names.source_topic, burst("decided-later", 30, 102));
     scenario.produce(records.by_ref().take(20_000));
     scenario.produce(unusual_records());
     thread::sleep(Duration::from_secs(1));
@@ -36,7 +60,7 @@ fn a_mixed_topic_adds_up_to_what_the_recount_says() {
     // Markers alone at the end of every partition: the committed offset goes behind them.
     for partition in 0..3 {
         let record = transaction("taken-back", format!("last-{partition}"), 300).in_partition(partition);
-        produce_aborted_transaction(&scenario.bootstrap, &names.source_topic, [record]);
+        produce_aborted_transaction(scenario.bootstrap(), &names.source_topic, [record]);
     }
 
     let expected = scenario.assert_exact();
@@ -47,11 +71,16 @@ fn a_mixed_topic_adds_up_to_what_the_recount_says() {
     let is_cut = |header: &(String, Option<Vec<u8>>)| header.0 == "tallyguard.truncated";
     let cut = dead_letters.iter().filter(|record| record.headers.iter().any(is_cut)).count();
     assert_eq!(cut, 3, "the three huge dead letters are marked as cut, and no other");
-    it_shows_itself(&service);
+    it_shows_itself(&service, 3);
+}
+
+/// The same that many seconds of event time later.
+fn later(seconds: i64, options: WorkloadOptions) -> WorkloadOptions {
+    WorkloadOptions { start: EventTime(options.start.0 + seconds * 1_000), ..options }
 }
 
 /// Status and metrics exist; what they hold is tested elsewhere.
-fn it_shows_itself(service: &crate::support::Service) {
+fn it_shows_itself(service: &crate::support::Service, partitions: usize) {
     assert_eq!(service.http_get("/healthz").0, 200);
     assert_eq!(service.http_get("/readyz").0, 200, "{}", service.log());
     let (status, metrics) = service.http_get("/metrics");
@@ -60,7 +89,7 @@ fn it_shows_itself(service: &crate::support::Service) {
     let (status, body) = service.http_get("/api/v1/status");
     assert_eq!(status, 200);
     let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
-    assert_eq!(body["partitions"].as_array().map(Vec::len), Some(3), "{body}");
+    assert_eq!(body["partitions"].as_array().map(Vec::len), Some(partitions), "{body}");
 }
 
 /// Legal in Kafka, and each the end of a program that did not expect it.
@@ -107,11 +136,11 @@ fn outputs_that_fit_their_topic_one_by_one_are_never_sent_in_batches_that_do_not
     let scenario = Scenario::new();
     let names = scenario.config.clone();
     for topic in [&names.source_topic, &names.alert_topic, &names.late_topic] {
-        create_topic(&scenario.bootstrap, topic, 1, &[]);
+        create_topic(scenario.bootstrap(), topic, 1, &[]);
     }
     let limit = DEAD_LETTER_BYTES_MAX.to_string();
     let configs = [("max.message.bytes", limit.as_str()), ("compression.type", "uncompressed")];
-    create_topic(&scenario.bootstrap, &names.dead_letter_topic, 1, &configs);
+    create_topic(scenario.bootstrap(), &names.dead_letter_topic, 1, &configs);
     let mut noise = Noise(7);
     let mut dead = |bytes: usize| TestRecord {
         timestamp: transaction("", "", 10).timestamp,
@@ -146,10 +175,8 @@ impl Noise {
     }
 }
 
-#[test]
-fn poison_is_set_aside_and_the_rest_goes_on() {
-    let scenario = Scenario::new().create_topics_with(1);
-    let service = scenario.start_ready();
+fn poison_is_set_aside_and_the_rest_goes_on(transport: Transport) {
+    let scenario = Scenario::over(transport).create_topics_with(1);
     let of_2099 = TestRecord::new("u-clock", in_2099("u-clock", "ahead").to_string());
     let now = transaction("", "", 10).timestamp;
     let nested = format!("{{\"a\":{}{}", "[".repeat(100_000), "]".repeat(100_000));
@@ -159,6 +186,7 @@ fn poison_is_set_aside_and_the_rest_goes_on() {
         TestRecord { timestamp: now, ..TestRecord::new("u-nest", "[".repeat(100_000)) },
         TestRecord { timestamp: now, ..TestRecord::new("k".repeat(1_000_000), "no JSON") },
     ]);
+    let service = scenario.start_ready();
     scenario.produce(burst("u-fine", 20, 10));
     let expected = scenario.assert_exact();
     assert_eq!(expected.outcomes.dead_letter, 4);

@@ -5,8 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::log::{Transport, on_both};
 use crate::scenario::{PATIENCE, Scenario, burst};
-use crate::support::topics::{add_partitions, committed_offsets, end_offsets};
+use crate::support::topics::add_partitions;
 use crate::support::{free_port, shared_broker, wait_until_or_show};
 
 /// What a start may take beyond the time-out that it was given.
@@ -80,31 +81,31 @@ fn forward(port: u16, target: String) {
     });
 }
 
-#[test]
-fn a_new_group_that_starts_at_latest_skips_what_was_there_and_commits_its_start() {
-    let scenario = Scenario::new().set("source.start", "latest").create_topics();
+on_both!(
+    a_new_group_that_starts_at_latest_skips_what_was_there_and_commits_its_start,
+    a_group_that_has_committed_ignores_where_new_groups_start,
+);
+
+fn a_new_group_that_starts_at_latest_skips_what_was_there_and_commits_its_start(transport: Transport) {
+    let scenario = Scenario::over(transport).set("source.start", "latest").create_topics();
     scenario.produce(burst("u-old", 20, 10));
-    let ends = end_offsets(&scenario.bootstrap, &scenario.config.source_topic);
+    let ends = scenario.ends();
     let _service = scenario.start_ready();
     let show = || scenario.logs();
-    let is_committed = || scenario.committed().into_iter().collect::<Vec<_>>() == ends;
+    let is_committed = || scenario.committed() == ends;
     wait_until_or_show(PATIENCE, "the start is committed, idle partitions included", show, is_committed);
-    let committed = committed_offsets(&scenario.bootstrap, &scenario.config.group, &scenario.config.source_topic);
-    assert!(committed.iter().all(|(_, _, metadata)| !metadata.is_empty()), "{committed:?}");
+    let committed = scenario.committed_with_metadata();
+    assert!(committed.values().all(|(_, metadata)| !metadata.is_empty()), "{committed:?}");
 
     scenario.produce(burst("u-old", 20, 11));
     scenario.produce(burst("u-new", 20, 11));
     scenario.wait_caught_up();
-    let expected = scenario.assert_outputs(|record| {
-        let (_, start) = ends[usize::try_from(record.partition).expect("a partition")];
-        record.offset >= start
-    });
+    let expected = scenario.assert_outputs(|record| record.offset >= ends[&record.partition]);
     assert_eq!(expected.alerts.len(), 6);
 }
 
-#[test]
-fn a_group_that_has_committed_ignores_where_new_groups_start() {
-    let mut scenario = Scenario::new().create_topics();
+fn a_group_that_has_committed_ignores_where_new_groups_start(transport: Transport) {
+    let mut scenario = Scenario::over(transport).create_topics();
     scenario.produce(burst("u-1", 3, 10));
     let mut service = scenario.start_ready();
     scenario.wait_caught_up();
@@ -124,7 +125,7 @@ fn a_group_that_has_committed_ignores_where_new_groups_start() {
 fn partitions_added_to_the_topic_are_read_from_their_beginning_within_a_minute() {
     let scenario = Scenario::new().set("source.start", "latest").create_topics_with(2);
     let service = scenario.start_ready();
-    add_partitions(&scenario.bootstrap, &scenario.config.source_topic, 4);
+    add_partitions(scenario.bootstrap(), &scenario.config.source_topic, 4);
     let added = Instant::now();
     for partition in 0..4 {
         let burst = burst(&format!("u-in-{partition}"), 20, 11);

@@ -26,6 +26,37 @@ pub fn workload(options: WorkloadOptions) -> impl Iterator<Item = TestRecord> + 
     })
 }
 
+/// Where a load goes.
+pub trait Sink: Send {
+    /// Takes a record; may wait for whoever is away.
+    fn send(&mut self, record: TestRecord);
+
+    /// Called when the next record is not due yet.
+    fn idle(&mut self);
+
+    /// Returns when everything is acknowledged.
+    fn finish(&mut self);
+}
+
+struct KafkaSink {
+    sender: Sender,
+    topic: String,
+}
+
+impl Sink for KafkaSink {
+    fn send(&mut self, record: TestRecord) {
+        self.sender.send(&self.topic, &record);
+    }
+
+    fn idle(&mut self) {
+        self.sender.poll();
+    }
+
+    fn finish(&mut self) {
+        self.sender.finish(&self.topic);
+    }
+}
+
 /// Sends records from a thread of its own until it is told to stop; dropping it stops it too.
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -41,22 +72,29 @@ impl Load {
         per_second: u32,
         records: impl Iterator<Item = TestRecord> + Send + 'static,
     ) -> Self {
+        Self::into(KafkaSink { sender: Sender::new(bootstrap), topic: topic.to_owned() }, per_second, records)
+    }
+
+    /// The same for anybody who takes records.
+    pub fn into(
+        mut sink: impl Sink + 'static,
+        per_second: u32,
+        records: impl Iterator<Item = TestRecord> + Send + 'static,
+    ) -> Self {
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let sender = Sender::new(bootstrap);
-        let topic = topic.to_owned();
         let thread = std::thread::spawn({
             let (stop, sent) = (Arc::clone(&stop), Arc::clone(&sent));
-            move || send(&sender, &topic, per_second, records, &stop, &sent)
+            move || send(&mut sink, per_second, records, &stop, &sent)
         });
         Self { stop, sent, thread: Some(thread) }
     }
 
-    /// Records given to the client so far.
+    /// Records given away so far.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::SeqCst)
     }
 
-    /// Stops, and returns how many records the broker has acknowledged: all that were sent.
+    /// Stops, and returns how many records were acknowledged: all that were sent.
     pub fn finish(mut self) -> u64 {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.take().expect("finished once").join().expect("the load was sent");
@@ -75,8 +113,7 @@ impl Drop for Load {
 }
 
 fn send(
-    sender: &Sender,
-    topic: &str,
+    sink: &mut dyn Sink,
     per_second: u32,
     records: impl Iterator<Item = TestRecord>,
     stop: &AtomicBool,
@@ -89,11 +126,11 @@ fn send(
         }
         let due = started + Duration::from_micros(number * 1_000_000 / u64::from(per_second));
         if let Some(early) = due.checked_duration_since(Instant::now()).filter(|early| early.as_millis() > 2) {
-            sender.poll();
+            sink.idle();
             sleep(early);
         }
-        sender.send(topic, &record);
+        sink.send(record);
         sent.fetch_add(1, Ordering::SeqCst);
     }
-    sender.finish(topic);
+    sink.finish();
 }

@@ -25,7 +25,8 @@ pub fn name_text(bytes: &[u8]) -> String {
     }
 }
 
-fn name_bytes(text: &str) -> Vec<u8> {
+/// The bytes that such a text stands for.
+pub fn name_bytes(text: &str) -> Vec<u8> {
     let Some(hexadecimal) = text.strip_prefix(MARK) else { return text.as_bytes().to_vec() };
     let digits = hexadecimal.as_bytes().chunks(2);
     digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).expect("hexadecimal")).collect()

@@ -277,11 +277,6 @@ impl CommittedWatch {
         });
         known.collect()
     }
-
-    /// How far all partitions have come together.
-    pub fn total(&self) -> i64 {
-        self.offsets().values().sum()
-    }
 }
 
 /// Deletes a group with all its offsets, as soon as it has no members any more: a static member that was killed counts
