@@ -1,9 +1,8 @@
 //! The whole service on this machine: throughput, alert latency and recovery against a real broker, and the embedded log.
 //!
-//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|modes|embedded]
-//! [--rounds N] [--rate R] [--out DIR]`. What is compared
-//! takes turns within the same run. The broker and the load share the machine with the service, so the figures are
-//! those of a machine that does everything at once.
+//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|modes|embedded|posted]
+//! [--rounds N] [--rate R] [--out DIR]`. What is compared takes turns within the same run. The broker and the load share
+//! the machine with the service, so the figures are those of a machine that does everything at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
 
@@ -18,6 +17,8 @@ mod latency;
 mod live;
 #[path = "end_to_end/modes.rs"]
 mod modes;
+#[path = "end_to_end/posted.rs"]
+mod posted;
 #[path = "end_to_end/recovery.rs"]
 mod recovery;
 #[path = "../tests/support/mod.rs"]
@@ -46,6 +47,9 @@ fn main() {
     let mut report = Report::new("end_to_end", &arguments);
     if arguments.wants("embedded") {
         embedded::measure(&arguments, &mut report);
+    }
+    if arguments.wants("posted") {
+        posted::measure(&arguments, &mut report);
     }
     if ["throughput", "latency", "recovery", "modes"].iter().any(|part| arguments.wants(part)) {
         with_broker(&arguments, &mut report);
