@@ -103,13 +103,13 @@ pub fn run(args: &IngestArgs) -> anyhow::Result<Exit> {
         return Ok(Exit::Usage);
     }
     let stop = signals::stop_on_signal()?;
-    let intake = Intake::open(&settings)?;
+    let mut intake = Intake::open(&settings)?;
     let accepts = match args.invalid {
         Invalid::DeadLetter => Accepts::Everything,
         Invalid::Reject => Accepts::Valid,
     };
     let began = monotonic_now();
-    let mut run = Run { intake: &intake, accepts, stop: &stop, counts: Counts::default() };
+    let mut run = Run { intake: &mut intake, accepts, stop: &stop, counts: Counts::default() };
     let mut outcome = Ok(());
     for path in &args.files {
         outcome = run.take(path, args.format);
@@ -134,7 +134,7 @@ pub fn run(args: &IngestArgs) -> anyhow::Result<Exit> {
 }
 
 struct Run<'a> {
-    intake: &'a Intake,
+    intake: &'a mut Intake,
     accepts: Accepts,
     stop: &'a AtomicBool,
     counts: Counts,

@@ -2,6 +2,7 @@
 //!
 //! A batch whose answer was lost is sent again. That is safe: a transaction id counts once within its window.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -42,8 +43,31 @@ impl LineResult {
 
 /// See the module head.
 pub enum Intake {
-    Direct { store: Arc<EmbeddedStore>, max_future_skew: Millis },
-    Service { agent: ureq::Agent, url: String, token: String },
+    Direct {
+        store: Arc<EmbeddedStore>,
+        max_future_skew: Millis,
+    },
+    Service {
+        agent: ureq::Agent,
+        url: String,
+        token: String,
+        /// The log behind it, to be opened when whoever held it is gone and no service came.
+        log: Option<EmbeddedPlace>,
+    },
+}
+
+/// An embedded log that may be opened.
+pub struct EmbeddedPlace {
+    dir: PathBuf,
+    partitions: i32,
+    max_future_skew: Millis,
+}
+
+impl EmbeddedPlace {
+    fn open(&self) -> Result<Intake, EmbeddedError> {
+        let store = EmbeddedStore::open(&self.dir, self.partitions)?;
+        Ok(Intake::Direct { store: Arc::new(store), max_future_skew: self.max_future_skew })
+    }
 }
 
 impl Intake {
@@ -52,8 +76,13 @@ impl Intake {
     /// # Errors
     /// The log cannot be opened; or a service holds it, and this configuration has no token for it.
     pub fn open(settings: &Settings) -> anyhow::Result<Self> {
-        match EmbeddedStore::open(&settings.embedded.dir, settings.embedded.partitions) {
-            Ok(store) => Ok(Self::Direct { store: Arc::new(store), max_future_skew: settings.time.max_future_skew }),
+        let log = EmbeddedPlace {
+            dir: settings.embedded.dir.clone(),
+            partitions: settings.embedded.partitions,
+            max_future_skew: settings.time.max_future_skew,
+        };
+        match log.open() {
+            Ok(direct) => Ok(direct),
             Err(EmbeddedError::InUse { dir, holder }) => {
                 let Some(token) = &settings.http.admin_token else {
                     bail!(
@@ -62,7 +91,11 @@ impl Intake {
                         dir.display()
                     );
                 };
-                Ok(Self::through(&format!("http://{}", settings.http.listen), token.expose()))
+                let mut service = Self::through(&format!("http://{}", settings.http.listen), token.expose());
+                if let Self::Service { log: place, .. } = &mut service {
+                    *place = Some(log);
+                }
+                Ok(service)
             }
             Err(error) => Err(error.into()),
         }
@@ -73,11 +106,14 @@ impl Intake {
     pub fn through(service: &str, token: &str) -> Self {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
+            // The service is on this machine or named in the configuration; a proxy of the environment knows neither, and
+            // would see the token.
+            .proxy(None)
             .timeout_global(Some(REQUEST_PATIENCE))
             .build()
             .into();
         let url = format!("{service}/api/v1/transactions");
-        Self::Service { agent, url, token: format!("Bearer {token}") }
+        Self::Service { agent, url, token: format!("Bearer {token}"), log: None }
     }
 
     /// Takes a batch of lines in; waits for a service that is busy or away until `patience` has passed or `stop` is set.
@@ -85,30 +121,38 @@ impl Intake {
     /// # Errors
     /// The log cannot be written, or the service refuses or stayed away: it is unknown then what was taken in.
     pub fn take(
-        &self,
+        &mut self,
         lines: &[u8],
         accepts: Accepts,
         patience: Duration,
         stop: &AtomicBool,
     ) -> anyhow::Result<Vec<LineResult>> {
-        let (agent, url, token) = match self {
+        let (agent, url, token, log) = match self {
             Self::Direct { store, max_future_skew } => {
                 let body = Body::read(lines, true).map_err(|problem| anyhow::anyhow!("{problem}"))?;
                 let ingest: &dyn Ingest = store.as_ref();
                 let results = append_lines(&body, accepts, *max_future_skew, wall_clock_ms(), ingest);
                 return parse(&results.map_err(|problem| anyhow::anyhow!("{problem}"))?);
             }
-            Self::Service { agent, url, token } => (agent, url, token),
+            Self::Service { agent, url, token, log } => (agent, url, token, log),
         };
         let url = if accepts == Accepts::Everything { format!("{url}?invalid=dead-letter") } else { url.clone() };
         let deadline = monotonic_now() + patience;
         loop {
             let sent = agent
                 .post(&url)
-                .header("authorization", token)
+                .header("authorization", token.as_str())
                 .content_type("application/x-ndjson")
                 .send(lines)
                 .and_then(|mut response| Ok((response.status().as_u16(), response.body_mut().read_to_vec()?)));
+            let is_away =
+                matches!(sent, Err(ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::HostNotFound));
+            if is_away && let Some(direct) = log.as_ref().and_then(|log| log.open().ok()) {
+                // Whoever held the log, another command perhaps, has let go of it. What was sent may be in it already.
+                tracing::info!("nobody holds the log any more: it is written directly");
+                *self = direct;
+                return self.take(lines, accepts, patience, stop);
+            }
             let why = match sent {
                 Ok((200, results)) => return parse(&results),
                 Ok((503 | 408, problem)) => String::from_utf8_lossy(&problem).into_owned(),

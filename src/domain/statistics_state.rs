@@ -96,8 +96,12 @@ impl StatisticsState {
     }
 
     /// Takes everything that changed since the last flush; `None` while one is on its way or nothing moved.
+    ///
+    /// A snapshot does not say which of its rows the database has: all of them go again, also when nothing moved since.
     pub fn take_flush(&mut self, partition: PartitionId, now: Position) -> Option<StatisticsFlush> {
-        if self.shed || self.in_flight.is_some() || now.offset <= self.acknowledged.offset {
+        let has_moved = now.offset > self.acknowledged.offset;
+        let has_rows = || self.minutes.iter().any(|minute| !minute.unflushed.is_empty());
+        if self.shed || self.in_flight.is_some() || !(has_moved || has_rows()) {
             return None;
         }
         let mut rows = Vec::new();

@@ -257,7 +257,7 @@ impl<L: Log> IoThread<L> {
                     Exit::Refused,
                     format!(
                         "the statistics schema belongs to {found}. What to do: point stats.url at this group's own \
-                         schema, or at an empty one"
+                         schema, or at an empty one; if the log itself was deleted or replaced, restore it"
                     ),
                 );
             }
@@ -285,7 +285,7 @@ impl<L: Log> IoThread<L> {
             return false;
         }
         let mut busy = false;
-        let mut failed = Vec::new();
+        let (mut failed, mut damaged) = (Vec::new(), Vec::new());
         for (&partition, owned) in &mut self.owned {
             let Owned::Running(running) = owned else { continue };
             if !running.reading {
@@ -312,6 +312,10 @@ impl<L: Log> IoThread<L> {
                         failed.push((partition, why));
                         break;
                     }
+                    Read::Damaged(detail) => {
+                        damaged.push((partition, running.epoch, Refusal::LogDamaged { detail }));
+                        break;
+                    }
                 }
             }
             if running.in_flight >= CREDIT_BATCHES {
@@ -319,8 +323,12 @@ impl<L: Log> IoThread<L> {
             }
         }
         for (partition, why) in failed {
+            self.wiring.monitor.kafka_trouble(&format!("partition {partition} cannot be read on: {why}"));
             tracing::warn!("partition {partition} cannot be read on: {why}; it is recovered anew");
             self.begin_again(partition);
+        }
+        for (partition, epoch, refusal) in damaged {
+            self.refused(partition, epoch, refusal);
         }
         busy
     }

@@ -13,7 +13,7 @@ use crate::domain::time::Watermark;
 use crate::engine::actor::Applied;
 use crate::observe::metrics::{self, BackpressureStage, TransactionResult};
 use crate::observe::report::{About, PartitionRefusal, RuleReport};
-use crate::observe::status::{CommitSummary, Now, Standing, StatusBoard};
+use crate::observe::status::{CommitSummary, Now, RecordCounts, Standing, StatusBoard};
 use crate::protocol::output::{OutputRecord, Slot};
 use crate::protocol::recovery::Refusal;
 use crate::stats::StatsEvent;
@@ -92,6 +92,11 @@ impl Monitor {
 
     pub fn recovering(&self, partition: PartitionId, waiting_for: Option<&str>) {
         self.board.recovering(partition, waiting_for);
+    }
+
+    /// What a recovery begins with: a partition without new records says so too.
+    pub fn restored(&self, partition: PartitionId, standing: Standing) {
+        self.board.applied(partition, standing, RecordCounts::default(), Now::read());
     }
 
     /// A recovery is not possible at the moment, and goes on trying.

@@ -16,6 +16,7 @@ use crate::engine::io::{IoThread, Owned, REBUILD_AFTER_MS, Running};
 use crate::engine::outputs::OutputEncoder;
 use crate::engine::recovery::{Answer, Prepared, Request, Wanted};
 use crate::log::{Log, LogEvent};
+use crate::observe::status::Standing;
 use crate::protocol::cycle::OpenPartition;
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::recovery::{Refusal, StartSource};
@@ -55,7 +56,7 @@ impl<L: Log> IoThread<L> {
                     .wiring
                     .supervisor
                     .leave(Exit::Fenced, "a newer process with the same instance.id has taken over; this one leaves"),
-                LogEvent::Fatal(why) => self.wiring.supervisor.fail(format!("the Kafka client cannot go on: {why}")),
+                LogEvent::Fatal(why) => self.wiring.supervisor.fail(format!("the log cannot go on: {why}")),
                 LogEvent::Denied(why) => {
                     self.wiring.monitor.kafka_trouble(&why);
                     self.denied.get_or_insert(why);
@@ -165,6 +166,13 @@ impl<L: Log> IoThread<L> {
             },
             clock::monotonic_ms(),
         );
+        let standing = Standing {
+            next: state.next(),
+            watermark: state.watermark(),
+            open_users: state.open_users(),
+            statistics_pending_rows: state.pending_statistics(),
+        };
+        self.wiring.monitor.restored(partition, standing);
         let encoder =
             OutputEncoder::new(Arc::clone(&self.wiring.topic), partition, self.wiring.limits, state.parameters());
         let line = ReportLine {

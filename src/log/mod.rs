@@ -48,8 +48,10 @@ pub enum Read<B> {
         /// The position behind the last record of the log, when this batch reaches it (behind trailing markers).
         end: Option<Offset>,
     },
-    /// The partition cannot be read on at this position.
+    /// The partition cannot be read on at this position: it is to be recovered anew.
     Failed(String),
+    /// What stands at this position cannot be read, and trying again does not help.
+    Damaged(String),
 }
 
 /// What the log tells on its own.

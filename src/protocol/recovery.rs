@@ -94,6 +94,7 @@ pub enum Refusal {
     IdentityChanged { what: &'static str, then: String, now: String },
     LogTruncated { needed: Offset, log_start: Offset },
     LogShorter { committed: Offset, log_end: Offset },
+    LogDamaged { detail: String },
     SnapshotAhead { snapshot: Offset, committed: Offset },
     ParametersChanged { what: String },
 }
@@ -117,6 +118,7 @@ impl fmt::Display for Refusal {
             Self::LogShorter { committed, log_end } => {
                 write!(f, "the log ends at {log_end}, before the committed offset {committed}: records are gone")
             }
+            Self::LogDamaged { detail } => write!(f, "the log cannot be read: {detail}"),
             Self::SnapshotAhead { snapshot, committed } => {
                 write!(f, "the local snapshot, at offset {snapshot}, is ahead of the committed offset {committed}")
             }
@@ -137,6 +139,7 @@ impl Refusal {
             Self::IdentityChanged { .. } => "identity_changed",
             Self::LogTruncated { .. } => "log_truncated",
             Self::LogShorter { .. } => "log_shorter",
+            Self::LogDamaged { .. } => "log_damaged",
             Self::SnapshotAhead { .. } => "snapshot_ahead",
             Self::ParametersChanged { .. } => "parameters_changed",
         }
@@ -156,6 +159,11 @@ impl Refusal {
             }
             Self::IdentityChanged { .. } => {
                 "connect to the cluster and topic that the group belongs to; or start anew: a new source.group, a new \
+                 instance.state_dir and an empty statistics schema"
+            }
+            Self::LogDamaged { .. } => {
+                "look at the disk, and restore the log's folder from a backup or from a copy of the disk; nothing was lost or \
+                 repeated so far. Or accept the loss of what cannot be read, and start anew: an empty embedded.dir, a new \
                  instance.state_dir and an empty statistics schema"
             }
             Self::LogTruncated { .. } | Self::LogShorter { .. } => {

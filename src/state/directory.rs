@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -27,7 +28,8 @@ pub(super) fn checkpoints_path(state_dir: &Path) -> PathBuf {
 
 /// Ownership of a state directory. The operating system ends it with the process, however the process ends.
 pub struct DirectoryLock {
-    _file: File,
+    file: File,
+    path: PathBuf,
 }
 
 impl DirectoryLock {
@@ -46,10 +48,18 @@ impl DirectoryLock {
             }
             Err(TryLockError::Error(source)) => return Err(StateError::Io { action: "lock", path, source }),
         }
-        let name = format!("process {} (since {now_ms} ms)\n", process::id());
+        let since = chrono::DateTime::from_timestamp_millis(now_ms).unwrap_or_default().to_rfc3339();
+        let name = format!("process {} (since {since})\n", process::id());
         let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(name.as_bytes()));
         written.map_err(StateError::io("write", &path))?;
-        Ok(Self { _file: file })
+        Ok(Self { file, path })
+    }
+
+    /// Whether the lock is still where it was taken: a folder that was deleted, moved or replaced is not this process's any
+    /// more, although everything in it can still be written.
+    pub fn is_in_place(&self) -> bool {
+        let same = |here: fs::Metadata, held: fs::Metadata| (here.dev(), here.ino()) == (held.dev(), held.ino());
+        fs::metadata(&self.path).and_then(|here| Ok(same(here, self.file.metadata()?))).unwrap_or(false)
     }
 }
 

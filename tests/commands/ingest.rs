@@ -10,7 +10,8 @@ use tallyguard::domain::ids::PartitionId;
 use tallyguard::log::embedded::EmbeddedView;
 
 use crate::running::{PATIENCE, Running};
-use crate::support::{wait_until, wait_until_or_show};
+use crate::support::service::run_command_with;
+use crate::support::{free_port, wait_until, wait_until_or_show};
 use crate::{World, burst, gzip, lines, transaction};
 
 impl World {
@@ -114,7 +115,7 @@ fn a_service_that_is_killed_while_it_takes_transactions_in_loses_nothing_and_cou
     let writer = std::thread::spawn(move || {
         for _ in 0..REPEATED {
             pipe.write_all(all.as_bytes()).unwrap();
-            std::thread::sleep(Duration::from_millis(30));
+            std::thread::sleep(Duration::from_millis(120));
         }
     });
     for _ in 0..3 {
@@ -149,4 +150,39 @@ fn a_service_that_is_killed_while_it_takes_transactions_in_loses_nothing_and_cou
     let users: BTreeSet<_> = alerts.iter().map(|alert| alert["user_id"].to_string()).collect();
     assert_eq!((alerts.len(), users.len()), (USERS, USERS), "each user alerted, and once");
     assert!(alerts.iter().all(|alert| alert["count"] == 11));
+}
+
+/// The second finds the log taken, and nobody who listens; the first ends.
+#[test]
+fn a_second_ingest_waits_for_the_first_and_goes_on_without_a_service() {
+    let world = World::new();
+    let config = world.config().display().to_string();
+    let mut first = Running::start(&world, &["ingest", "--config", &config, "-"]);
+    let mut pipe = first.process.take_stdin();
+    pipe.write_all(burst("u-first", 11).as_bytes()).unwrap();
+    wait_until(PATIENCE, "the first has the log", || world.path("state/log/lock").exists());
+    let file = world.path("second.ndjson");
+    fs::write(&file, burst("u-second", 11)).unwrap();
+    let mut second = Running::start(&world, &["ingest", "--config", &config, &file.display().to_string()]);
+    std::thread::sleep(Duration::from_millis(700));
+    assert!(second.process.is_running(), "{}\n{}", second.out(), second.err());
+    drop(pipe);
+    assert_eq!(first.end(PATIENCE), 0, "{}", first.err());
+    assert_eq!(second.end(Duration::from_secs(20)), 0, "{}", second.err());
+    assert_eq!(world.values().into_iter().collect::<BTreeSet<_>>().len(), 22);
+}
+
+/// A proxy of the environment knows nothing of a service on this machine, and would see the token.
+#[test]
+fn a_proxy_of_the_environment_is_not_asked() {
+    let world = World::new();
+    let _service = world.start();
+    let file = world.path("some.ndjson");
+    fs::write(&file, burst("u-1", 3)).unwrap();
+    let (config, file) = (world.config().display().to_string(), file.display().to_string());
+    let nobody = format!("http://127.0.0.1:{}", free_port());
+    let proxies = ["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"].map(|name| (name, nobody.as_str()));
+    let (code, out, err) = run_command_with(&["ingest", "--config", &config, &file], &proxies, Duration::from_secs(30));
+    assert_eq!(code, 0, "{err}");
+    assert!(out.starts_with("3 transactions taken in"), "{out}");
 }

@@ -25,7 +25,7 @@ fn drain(log: &mut EmbeddedLog, max: usize) -> (Vec<i64>, Option<Offset>) {
     loop {
         match log.read(P, max) {
             Read::Nothing => return (offsets, behind),
-            Read::Failed(why) => panic!("{why}"),
+            Read::Failed(why) | Read::Damaged(why) => panic!("{why}"),
             Read::Records { batch, end } => {
                 offsets.extend((0..batch.len()).map(|index| batch.record(index).offset.0));
                 behind = end;

@@ -163,7 +163,10 @@ impl Scenario {
     }
 
     #[must_use]
-    pub fn create_topics_with(self, partitions: i32) -> Self {
+    pub fn create_topics_with(mut self, partitions: i32) -> Self {
+        if let TestLog::Embedded(_) = self.log {
+            self.config = self.config.set("embedded.partitions", partitions);
+        }
         self.log.create(&self.config, partitions);
         self
     }

@@ -60,6 +60,8 @@ impl Engine {
         std::fs::write(&config, &text).with_context(|| format!("cannot write {}", config.display()))?;
         let settings = config::from_text(&text, &[]).map_err(|refusal| anyhow::anyhow!("{refusal}"))?;
         let agent = ureq::Agent::config_builder()
+            // The engine is on this machine, whatever proxy the environment names.
+            .proxy(None)
             .http_status_as_error(false)
             .timeout_global(Some(Duration::from_secs(2)))
             .build()

@@ -17,6 +17,8 @@ use crate::generate::{GeneratedRecord, Shares, Workload, WorkloadOptions};
 use crate::http::Accepts;
 
 /// A request is made this often, with what is due.
+/// A request is sent when it has as many bytes: far below what the service takes.
+const REQUEST_BYTES: usize = 4 * 1024 * 1024;
 const EVERY: Duration = Duration::from_millis(50);
 /// The engine may be away as long: it is killed and started again.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -125,6 +127,10 @@ impl Feed {
                 if let Some(value) = record.value.as_deref().filter(|value| is_sendable(value)) {
                     lines.extend_from_slice(value);
                     lines.push(b'\n');
+                }
+                if lines.len() >= REQUEST_BYTES {
+                    self.send(&lines)?;
+                    lines.clear();
                 }
             }
             if !lines.is_empty() {

@@ -59,7 +59,7 @@ pub struct EmbeddedStore {
     committed: (Mutex<u64>, Condvar),
     broken: Mutex<Option<String>>,
     /// Declared last: given up after the database is closed.
-    _lock: DirectoryLock,
+    lock: DirectoryLock,
 }
 
 impl EmbeddedStore {
@@ -98,7 +98,7 @@ impl EmbeddedStore {
             doorbell: Arc::new(Doorbell::default()),
             committed: (Mutex::new(0), Condvar::new()),
             broken: Mutex::new(None),
-            _lock: lock,
+            lock,
         };
         store.find_bounds()?;
         Ok(store)
@@ -169,18 +169,22 @@ impl EmbeddedStore {
         of(&self.output_ends, destination).load(Ordering::SeqCst)
     }
 
-    /// The one way to disk: synced, or the log is broken for good.
+    /// The one way to disk: synced, into the folder that everybody else would open, or the log is broken for good.
     fn write(&self, batch: WriteBatch) -> Result<(), String> {
         if let Some(why) = self.broken() {
             return Err(why);
         }
         let mut options = WriteOptions::default();
         options.set_sync(true);
-        self.db.write_opt(batch, &options).map_err(|error| {
-            let why = error.into_string();
+        let written = self.db.write_opt(batch, &options).map_err(rocksdb::Error::into_string);
+        let in_place = written.and_then(|()| {
+            let gone =
+                || format!("its folder {} was deleted, moved or replaced while it was in use", self.dir.display());
+            if self.lock.is_in_place() { Ok(()) } else { Err(gone()) }
+        });
+        in_place.inspect_err(|why| {
             self.broken.lock().get_or_insert_with(|| why.clone());
             self.doorbell.ring();
-            why
         })
     }
 

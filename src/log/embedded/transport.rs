@@ -160,11 +160,11 @@ impl Log for EmbeddedLog {
             batch.records.len() < max && bytes_read < READ_BYTES
         });
         if let Some(why) = damage.or(read.err().map(|error| error.to_string())) {
-            return Read::Failed(why);
+            return Read::Damaged(why);
         }
         // Values hold as many records as were appended together, so a batch may be longer than asked for.
         let Some((_, last, _)) = batch.records.last() else {
-            return Read::Failed(format!("the records from offset {from} on are missing"));
+            return Read::Damaged(format!("the records from offset {from} on are missing"));
         };
         *position = last.next();
         let end = (*position == end).then_some(end);
