@@ -16,6 +16,7 @@ use crate::domain::statistics::StatisticsFlush;
 use crate::engine::outputs::OutputEncoder;
 use crate::engine::supervisor::Supervisor;
 use crate::log::{Doorbell, RecordBatch};
+use crate::mutants::{self, Mutant};
 use crate::observe::status::RecordCounts;
 use crate::protocol::output::Effects;
 
@@ -183,7 +184,7 @@ impl PartitionActor {
                 continue;
             }
             let applied = self.state.apply(&record, &mut self.scratch);
-            if record.offset < self.live_from {
+            if record.offset < self.live_from && !mutants::is(Mutant::ReplayNotSuppressed) {
                 counts.replayed += 1;
                 self.scratch.clear();
                 continue;
@@ -213,7 +214,7 @@ impl PartitionActor {
             );
             self.state.shed_statistics();
         }
-        let is_live = self.state.next() >= self.live_from;
+        let is_live = self.state.next() >= self.live_from || mutants::is(Mutant::ReplayNotSuppressed);
         Applied {
             effects: is_live.then(|| Effects { progress: self.state.progress(), outputs }),
             counts,

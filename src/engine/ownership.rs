@@ -15,6 +15,7 @@ use crate::engine::io::{IoThread, Owned, REBUILD_AFTER_MS, Running};
 use crate::engine::outputs::OutputEncoder;
 use crate::engine::recovery::{Answer, Prepared, Request, Wanted};
 use crate::log::{Log, LogEvent};
+use crate::mutants::{self, Mutant};
 use crate::protocol::cycle::OpenPartition;
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::recovery::{Refusal, StartSource};
@@ -91,7 +92,8 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
 
     /// Only once the predecessor is fenced may positions be read: before, it could still move them.
     pub(super) fn request_recovery(&mut self) {
-        if self.cycle.writer_ready() && !self.unrequested.is_empty() {
+        let is_settled = self.cycle.writer_ready() || mutants::is(Mutant::OffsetsReadBeforeTheWriterIsSettled);
+        if is_settled && !self.unrequested.is_empty() {
             let wanted = std::mem::take(&mut self.unrequested);
             if self.wiring.recovery.send(Request::Recover(wanted)).is_err() {
                 self.wiring.supervisor.fail("the recovery worker is gone");

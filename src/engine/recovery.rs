@@ -14,6 +14,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::partition::PartitionState;
 use crate::engine::actor::Epoch;
 use crate::log::{Doorbell, PartitionFacts, RecoveryReader};
+use crate::mutants::{self, Mutant};
 use crate::protocol::cycle::{DeliveryMode, ReadBackRequest};
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::output::OutputId;
@@ -183,7 +184,9 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         tracing::debug!("outputs read back after {:?}", began.elapsed());
         for (partition, epoch, identity, start, snapshot) in decided {
             let read_back = found.iter_mut().find(|read_back| read_back.partition == partition);
-            let moved = read_back.as_ref().is_some_and(|read_back| read_back.committed != Some(start.committed));
+            let overlooks = mutants::is(Mutant::MovedOffsetOverlooked);
+            let moved =
+                !overlooks && read_back.as_ref().is_some_and(|read_back| read_back.committed != Some(start.committed));
             if moved {
                 // Somebody committed in between: look again.
                 continue;

@@ -12,6 +12,7 @@ use crate::domain::rule::Parameters;
 use crate::domain::snapshot::StateDelta;
 use crate::engine::hosts::Host;
 use crate::engine::monitor::Monitor;
+use crate::mutants::{self, Mutant};
 use crate::protocol::metadata::{DecidedWith, LogIdentity};
 use crate::protocol::recovery::{SnapshotHead, Start, StartSource};
 use crate::state::{NotTaken, SnapshotDelta, SnapshotEvent, SnapshotSink, StateError};
@@ -95,7 +96,8 @@ impl SnapshotSchedule {
             head,
             whole: !from_store || self.reopened.contains(&partition),
             opened_after: self.generation,
-            committed: (start.source != StartSource::First).then_some(start.committed),
+            committed: (start.source != StartSource::First || mutants::is(Mutant::FirstStartTakenForCommitted))
+                .then_some(start.committed),
             unsaved: None,
             stored_through: from_store.then_some(start.from.offset),
         };
@@ -200,7 +202,8 @@ impl SnapshotSchedule {
 
     fn is_covered(&self) -> bool {
         let unsaved = self.subjects.values().filter_map(|subject| Some((subject.unsaved.as_ref()?, subject.committed)));
-        unsaved.clone().all(|(delta, committed)| committed >= Some(delta.through))
+        let is_early = mutants::is(Mutant::SnapshotStoredBeforeItsCommit);
+        unsaved.clone().all(|(delta, committed)| committed >= Some(delta.through) || is_early)
     }
 
     fn store(&mut self, began_ms: u64, monitor: &mut Monitor) {

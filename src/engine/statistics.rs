@@ -10,6 +10,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::Parameters;
 use crate::domain::statistics::StatisticsFlush;
 use crate::engine::hosts::Host;
+use crate::mutants::{self, Mutant};
 use crate::stats::{RuleHistoryEntry, StatisticsSink};
 
 enum Flush {
@@ -85,7 +86,8 @@ impl StatisticsLine {
     pub fn taken(&mut self, partition: PartitionId, flush: Option<StatisticsFlush>, committed: Option<Offset>) {
         let next = match flush {
             Some(flush) => {
-                let is_committed = committed.is_some_and(|committed| committed >= flush.through);
+                let is_early = mutants::is(Mutant::StatisticsWrittenBeforeTheirCommit);
+                let is_committed = is_early || committed.is_some_and(|committed| committed >= flush.through);
                 Flush::Taken { flush, is_committed }
             }
             None => Flush::Idle { due_ms: crate::clock::monotonic_ms() + self.interval_ms },

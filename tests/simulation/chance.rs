@@ -22,20 +22,38 @@ pub struct Faults {
     pub pause: u64,
 }
 
+/// A deliberate error around the engine: what it relies on, and what its requests must carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Broken {
+    /// Rows are replaced by older ones.
+    NoGuardOnRows,
+    /// The guard's column is assigned first, so the others compare with the new value.
+    GuardColumnFirst,
+    /// Rows are added to instead of replaced.
+    RowsAreIncremented,
+    /// Offsets are sent without member and generation (generation -1), so the group takes them from anybody.
+    OffsetsWithoutGeneration,
+    /// A recovery takes an offset whose commit is not decided for the committed one.
+    UnstableOffsetsAreRead,
+    /// A read-back ends before outputs that are not decided.
+    OpenOutputsAreNotWaitedFor,
+}
+
 /// Virtual time, dice, trace and coverage of one run.
 pub struct Chance {
-    seed: u64,
     state: AtomicU64,
     now_ms: AtomicU64,
     faults: Mutex<Faults>,
+    /// What of the world around the engine does not keep its promise.
+    broken: Option<Broken>,
     trace: Mutex<Vec<String>>,
     coverage: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Chance {
-    pub fn new(seed: u64) -> Self {
+    pub fn new(seed: u64, broken: Option<Broken>) -> Self {
         let chance = Self {
-            seed,
+            broken,
             state: AtomicU64::new(seed),
             now_ms: AtomicU64::new(0),
             faults: Mutex::default(),
@@ -46,8 +64,8 @@ impl Chance {
         chance
     }
 
-    pub fn seed(&self) -> u64 {
-        self.seed
+    pub fn is_broken(&self, what: Broken) -> bool {
+        self.broken == Some(what)
     }
 
     /// SplitMix64.

@@ -13,7 +13,7 @@ use tallyguard::domain::statistics::{StatisticsFlush, StatisticsRow};
 use tallyguard::reconcile::recount::{StatisticsCell, StatisticsKey};
 use tallyguard::stats::{RuleHistoryEntry, StatisticsSink, StatsEvent};
 
-use crate::chance::Chance;
+use crate::chance::{Broken, Chance};
 
 #[derive(Default)]
 pub struct Database {
@@ -38,7 +38,14 @@ impl Database {
         for row in &flush.rows {
             let (key, cell) = (key_of(flush.partition, row), cell_of(row));
             match self.rows.get_mut(&key) {
-                Some(old) if old.last_offset > cell.last_offset => chance.reached("stale row rejected"),
+                Some(old) if chance.is_broken(Broken::RowsAreIncremented) => {
+                    old.transaction_count += cell.transaction_count;
+                    old.last_offset = cell.last_offset;
+                }
+                Some(old) if chance.is_broken(Broken::GuardColumnFirst) => old.last_offset = cell.last_offset,
+                Some(old) if old.last_offset > cell.last_offset && !chance.is_broken(Broken::NoGuardOnRows) => {
+                    chance.reached("stale row rejected");
+                }
                 Some(old) => *old = cell,
                 None => {
                     self.rows.insert(key, cell);

@@ -20,10 +20,14 @@ struct Stored {
 }
 
 /// What survives the process. A clone is the same disk.
-#[derive(Clone, Default)]
-pub struct Disk(Arc<Mutex<BTreeMap<PartitionId, Stored>>>);
+#[derive(Clone)]
+pub struct Disk(Arc<Mutex<BTreeMap<PartitionId, Stored>>>, Arc<Chance>);
 
 impl Disk {
+    pub fn new(chance: Arc<Chance>) -> Self {
+        Self(Arc::default(), chance)
+    }
+
     pub fn wipe(&self) {
         self.0.lock().clear();
     }
@@ -61,6 +65,9 @@ impl Disk {
 impl Snapshots for Disk {
     fn load(&self, partition: PartitionId) -> Result<Option<StoredSnapshot>, StateError> {
         let stored = self.0.lock();
+        if stored.contains_key(&partition) {
+            self.1.reached("snapshot found");
+        }
         Ok(stored.get(&partition).map(|stored| StoredSnapshot {
             through: stored.through,
             header: stored.header.clone(),

@@ -16,7 +16,7 @@ use tallyguard::protocol::metadata::{LogIdentity, Metadata};
 use tallyguard::protocol::output::{Destination, OutputId, OutputRecord};
 use tallyguard::reconcile::side_record::SourceRecord;
 
-use crate::chance::Chance;
+use crate::chance::{Broken, Chance};
 
 pub const TOPIC: &str = "transactions";
 pub const TRANSACTION_TIMEOUT_MS: u64 = 4_000;
@@ -275,6 +275,7 @@ impl Kafka {
 
     fn check_member(&self, (id, incarnation, generation): (&str, Incarnation, u32)) -> Result<(), Refused> {
         match self.group.members.get(id) {
+            _ if self.chance.is_broken(Broken::OffsetsWithoutGeneration) => Ok(()),
             None => Err(Refused::UnknownMember),
             Some(member) if member.incarnation != incarnation => Err(Refused::Fenced),
             Some(_) if generation != self.group.generation => {
@@ -460,7 +461,8 @@ impl Kafka {
     pub fn facts(&self, partitions: &[PartitionId]) -> Result<Vec<PartitionFacts>, String> {
         let mut facts = Vec::new();
         for &partition in partitions {
-            if self.pending_offsets.iter().any(|(_, _, commit)| commit.partition == partition) {
+            let is_unstable = self.pending_offsets.iter().any(|(_, _, commit)| commit.partition == partition);
+            if is_unstable && !self.chance.is_broken(Broken::UnstableOffsetsAreRead) {
                 self.chance.reached("unstable offset waited for");
                 return Err(format!("the offset of {partition} is not stable"));
             }
@@ -482,14 +484,15 @@ impl Kafka {
 
     /// Committed outputs up to now; those that are undecided are waited for.
     pub fn read_back(&self, requests: &[ReadBackRequest]) -> Result<Vec<ReadBack>, String> {
-        let looks = requests.iter().any(|request| request.outputs_from.is_some());
+        let looks = requests.iter().any(|request| request.outputs_from.is_some())
+            && !self.chance.is_broken(Broken::OpenOutputsAreNotWaitedFor);
         if looks && self.outputs.values().flatten().any(|entry| entry.fate == Fate::Pending) {
             self.chance.reached("open outputs waited for");
             return Err("undecided outputs stand before the end".to_owned());
         }
         let read_back = |request: &ReadBackRequest| {
             let is_unstable = self.pending_offsets.iter().any(|(_, _, commit)| commit.partition == request.partition);
-            if is_unstable {
+            if is_unstable && !self.chance.is_broken(Broken::UnstableOffsetsAreRead) {
                 return Err(format!("the offset of {} is not stable", request.partition));
             }
             let found = self.outputs.values().flatten().filter(|entry| {

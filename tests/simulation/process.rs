@@ -238,7 +238,11 @@ impl RecoveryReader for SimReader {
         if self.chance.trouble() {
             return Err("as the dice fell".to_owned());
         }
-        self.kafka.lock().read_back(requests)
+        let found = self.kafka.lock().read_back(requests);
+        if found.iter().flatten().any(|found| !found.outputs.is_empty()) {
+            self.chance.reached("outputs found ahead");
+        }
+        found
     }
 }
 
@@ -411,6 +415,11 @@ impl Log for SimLog {
     }
 
     fn start(&mut self, partition: PartitionId, from: Offset) -> Result<(), String> {
+        let committed = self.kafka(|kafka| kafka.committed.get(&partition).map(|(offset, _)| *offset));
+        if committed.is_some_and(|committed| from < committed) {
+            self.world.chance.reached("recovered from a replay");
+        }
+        self.world.chance.note(|| format!("{} ({}): reads {partition} from {from}", self.id, self.incarnation));
         self.positions[index(partition)] = Some(from.0);
         Ok(())
     }

@@ -15,7 +15,7 @@ use tallyguard::reconcile::compare::{
 };
 use tallyguard::reconcile::recount::{Recount, recount};
 
-use crate::chance::{Chance, Faults};
+use crate::chance::{Broken, Chance, Faults};
 use crate::database::Database;
 use crate::disk::Disk;
 use crate::kafka::Kafka;
@@ -150,21 +150,22 @@ pub struct Report {
     pub trace: Vec<String>,
 }
 
-/// Runs a seed to its end. Panics with the trace when a promise is broken.
-pub fn run(seed: u64) -> Report {
-    let chance = Arc::new(Chance::new(seed));
+/// Why a run failed.
+pub struct Failure {
+    pub why: String,
+    pub end_of_trace: String,
+}
+
+/// Runs a seed to its end; a broken promise is the error.
+pub fn run(seed: u64, broken: Option<Broken>) -> Result<Report, Failure> {
+    let chance = Arc::new(Chance::new(seed, broken));
     let outcome = catch_unwind(AssertUnwindSafe(|| story(&chance)));
     match outcome {
-        Ok(()) => Report { coverage: chance.coverage(), trace: chance.trace() },
+        Ok(()) => Ok(Report { coverage: chance.coverage(), trace: chance.trace() }),
         Err(payload) => {
-            eprintln!(
-                "{}\nseed {} failed; again with: TALLYGUARD_SIM_FIRST_SEED={} TALLYGUARD_SIM_SEEDS=1 cargo test --release \
-                 --test simulation",
-                chance.end_of_trace(),
-                chance.seed(),
-                chance.seed(),
-            );
-            resume_unwind(payload)
+            let text = payload.downcast_ref::<String>().cloned();
+            let why = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+            Err(Failure { why: why.unwrap_or_else(|| "a panic".to_owned()), end_of_trace: chance.end_of_trace() })
         }
     }
 }
@@ -176,7 +177,12 @@ fn story(chance: &Arc<Chance>) {
         chance: Arc::clone(chance),
         machines: MACHINES
             .iter()
-            .map(|id| Machine { id, process: RefCell::new(None), disk: Disk::default(), starts_at_ms: Cell::new(None) })
+            .map(|id| Machine {
+                id,
+                process: RefCell::new(None),
+                disk: Disk::new(Arc::clone(chance)),
+                starts_at_ms: Cell::new(None),
+            })
             .collect(),
         incarnations: Cell::new(0),
         depth: Cell::new(0),

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::domain::ids::PartitionId;
 use crate::domain::partition::Progress;
+use crate::mutants::{self, Mutant};
 use crate::protocol::metadata::Metadata;
 use crate::protocol::output::Effects;
 use ledger::Ledger;
@@ -123,7 +124,7 @@ impl CommitCycle {
         let Some(transaction) = &mut self.transaction else { return };
         let parts = transaction.parts.len();
         transaction.parts.retain(|(part, _)| *part != partition);
-        if transaction.parts.len() < parts {
+        if transaction.parts.len() < parts && !mutants::is(Mutant::EffectsOfALostPartitionCommitted) {
             self.doubt();
         }
     }
@@ -134,7 +135,9 @@ impl CommitCycle {
         let Some(ledger) = self.ledgers.get_mut(&partition) else { return };
         let Effects { progress, mut outputs } = effects;
         if !ledger.written_already.is_empty() {
-            outputs.retain(|output| !ledger.written_already.remove(&output.id));
+            outputs.retain(|output| {
+                !ledger.written_already.remove(&output.id) || mutants::is(Mutant::OutputsFoundAheadWrittenAgain)
+            });
         }
         let newest = ledger.queue.back().map_or(ledger.committed, |tail| tail.progress);
         if outputs.is_empty() && progress == newest {
@@ -321,7 +324,7 @@ impl CommitCycle {
                 self.doubt();
                 Vec::new()
             }
-            (Step::Commit, Outcome::DoneDisturbed(why)) => {
+            (Step::Commit, Outcome::DoneDisturbed(why)) if !mutants::is(Mutant::DisturbedCommitBelieved) => {
                 self.doubt();
                 vec![Notice::Trouble(format!("commit answered after a disturbance, verifying it: {why}"))]
             }
@@ -366,6 +369,9 @@ impl CommitCycle {
                 self.back_off(now);
                 vec![Notice::Trouble(format!("fenced: {why}"))]
             }
+            Outcome::Doubtful(_) if step == Step::Commit && mutants::is(Mutant::EffectsDroppedOnAnAmbiguousCommit) => {
+                self.decide_committed(now, 0)
+            }
             Outcome::Doubtful(why) | Outcome::Retriable(why) | Outcome::Abortable(why) => {
                 if !matches!(step, Step::ReadBack(_)) {
                     self.doubt();
@@ -382,8 +388,8 @@ impl CommitCycle {
     /// A new writer fences whoever holds the id now. That may be a successor of this very process, so the group is asked
     /// first: this process may have been frozen, and replaced, while it believed to be waiting for an answer.
     fn doubt(&mut self) {
-        self.probe_membership = true;
-        self.writer_ready = false;
+        self.probe_membership = !mutants::is(Mutant::MembershipNotAskedFor);
+        self.writer_ready = mutants::is(Mutant::WriterReusedAfterATimeOut);
         if let Some(transaction) = &mut self.transaction {
             transaction.in_doubt = true;
             transaction.steps.clear();

@@ -4,6 +4,7 @@ use super::plan::DeliveryMode;
 use super::steps::{Notice, ReadBack};
 use super::{CommitCycle, MonotonicMs};
 use crate::domain::ids::PartitionId;
+use crate::mutants::{self, Mutant};
 use crate::protocol::output::Effects;
 
 impl CommitCycle {
@@ -89,7 +90,9 @@ impl CommitCycle {
             let (written, missing): (Vec<_>, Vec<_>) = effects.outputs.drain(..).partition(|output| {
                 // Without transactions an offset never moves before the outputs, if they go first.
                 let is_known = self.settings.mode == DeliveryMode::AtLeastOnce && moved;
-                is_known || read_back.outputs.contains(&output.id)
+                is_known
+                    || mutants::is(Mutant::OffsetAloneDecidesADoubt) && moved
+                    || read_back.outputs.contains(&output.id)
             });
             if moved && missing.is_empty() {
                 effects.outputs = written;
