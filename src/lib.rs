@@ -13,6 +13,7 @@ pub mod generate;
 pub mod http;
 pub mod log;
 pub mod logging;
+pub mod mutants;
 pub mod observe;
 pub mod protocol;
 pub mod reconcile;

@@ -28,6 +28,7 @@ use crate::domain::statistics_state::{RowState, StatisticsMinute, StatisticsStat
 use crate::domain::time::{EventTime, Watermark, WindowStart};
 use crate::domain::user::UserActor;
 use crate::domain::window::{OpenWindow, Position};
+use crate::mutants::{self, Mutant};
 
 /// Entries to remove and to write, in this order; all keys are relative to the partition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -277,7 +278,10 @@ fn load_window_entry(state: &mut PartitionState, rest: &[u8], value: &[u8]) -> R
         b't' => {
             window.taken.reserve(value.0.len() / 16);
             while !value.0.is_empty() {
-                window.taken.insert(value.key()?);
+                let key = value.key()?;
+                if !mutants::is(Mutant::DuplicatesNotRestored) {
+                    window.taken.insert(key);
+                }
             }
             window.unsaved.next_chunk = window.unsaved.next_chunk.max(next_chunk(rest)?);
         }

@@ -16,6 +16,7 @@ use crate::domain::statistics::StatisticsFlush;
 use crate::engine::outputs::OutputEncoder;
 use crate::engine::supervisor::Supervisor;
 use crate::log::{Doorbell, RecordBatch};
+use crate::mutants::{self, Mutant};
 use crate::observe::status::RecordCounts;
 use crate::protocol::output::Effects;
 
@@ -132,6 +133,38 @@ impl PartitionActor {
         Self { state, encoder, live_from, epoch, reports, doorbell, supervisor, scratch: Vec::new() }
     }
 
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.state.partition()
+    }
+
+    /// Applies a batch, and reports it.
+    pub fn take_batch<B: RecordBatch>(&mut self, batch: &B, end: Option<Offset>) {
+        let applied = self.apply(batch, end);
+        self.report(Report::Applied(applied));
+    }
+
+    /// Reports the statistics that changed.
+    pub fn take_flush(&mut self) {
+        let flush = self.state.take_flush();
+        self.report(Report::Flush { flush, pending_statistics: self.state.pending_statistics() });
+    }
+
+    /// The database has everything before `through`.
+    pub fn flush_acknowledged(&mut self, through: Offset) {
+        self.state.acknowledge_flush(through);
+        if self.state.next() >= self.live_from {
+            let effects = Effects { progress: self.state.progress(), outputs: Vec::new() };
+            self.report(Report::Acknowledged(effects));
+        }
+    }
+
+    /// Reports what changed since the last snapshot, or everything.
+    pub fn take_snapshot(&mut self, whole: bool) {
+        let delta = self.state.take_snapshot(whole);
+        self.report(Report::Snapshot { delta, through: self.state.next(), whole });
+    }
+
     fn report(&self, report: Report) {
         let message = FromActor { partition: self.state.partition(), epoch: self.epoch, report };
         // The channel holds more than the credits allow to be under way; a full or closed one is a defect.
@@ -151,7 +184,7 @@ impl PartitionActor {
                 continue;
             }
             let applied = self.state.apply(&record, &mut self.scratch);
-            if record.offset < self.live_from {
+            if record.offset < self.live_from && !mutants::is(Mutant::ReplayNotSuppressed) {
                 counts.replayed += 1;
                 self.scratch.clear();
                 continue;
@@ -181,7 +214,7 @@ impl PartitionActor {
             );
             self.state.shed_statistics();
         }
-        let is_live = self.state.next() >= self.live_from;
+        let is_live = self.state.next() >= self.live_from || mutants::is(Mutant::ReplayNotSuppressed);
         Applied {
             effects: is_live.then(|| Effects { progress: self.state.progress(), outputs }),
             counts,
@@ -209,8 +242,7 @@ impl<B: RecordBatch> Handler<Apply<B>> for PartitionActor {
     type Result = ();
 
     fn handle(&mut self, message: Apply<B>, _ctx: &mut Self::Context) {
-        let applied = self.apply(&message.batch, message.end);
-        self.report(Report::Applied(applied));
+        self.take_batch(&message.batch, message.end);
     }
 }
 
@@ -218,8 +250,7 @@ impl Handler<TakeFlush> for PartitionActor {
     type Result = ();
 
     fn handle(&mut self, _message: TakeFlush, _ctx: &mut Self::Context) {
-        let flush = self.state.take_flush();
-        self.report(Report::Flush { flush, pending_statistics: self.state.pending_statistics() });
+        self.take_flush();
     }
 }
 
@@ -227,11 +258,7 @@ impl Handler<FlushAcknowledged> for PartitionActor {
     type Result = ();
 
     fn handle(&mut self, FlushAcknowledged(through): FlushAcknowledged, _ctx: &mut Self::Context) {
-        self.state.acknowledge_flush(through);
-        if self.state.next() >= self.live_from {
-            let effects = Effects { progress: self.state.progress(), outputs: Vec::new() };
-            self.report(Report::Acknowledged(effects));
-        }
+        self.flush_acknowledged(through);
     }
 }
 
@@ -239,8 +266,7 @@ impl Handler<TakeSnapshot> for PartitionActor {
     type Result = ();
 
     fn handle(&mut self, message: TakeSnapshot, _ctx: &mut Self::Context) {
-        let delta = self.state.take_snapshot(message.whole);
-        self.report(Report::Snapshot { delta, through: self.state.next(), whole: message.whole });
+        self.take_snapshot(message.whole);
     }
 }
 

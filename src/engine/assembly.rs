@@ -9,9 +9,10 @@ use crossbeam_channel::{bounded, unbounded};
 use crate::cli::exit::Exit;
 use crate::config::{Mode, Settings, SourceKind, StartAt};
 use crate::engine::directory::ActorDirectory;
+use crate::engine::hosts::Arbiters;
 use crate::engine::io::{IoThread, Wiring};
 use crate::engine::monitor::Monitor;
-use crate::engine::recovery::RecoveryWorker;
+use crate::engine::recovery::{ProgressQuestion, RecoveryWorker};
 use crate::engine::requests::CheckpointDesk;
 use crate::engine::snapshots::{SnapshotPace, SnapshotSchedule};
 use crate::engine::startup::{Cluster, open_store};
@@ -23,8 +24,10 @@ use crate::log::{Log, RecoveryReader};
 use crate::observe::status::StatusBoard;
 use crate::protocol::cycle::{CommitCycle, CycleSettings, DeliveryMode};
 use crate::protocol::recovery::{Configured, FirstStart};
-use crate::state::{Snapshotter, SnapshotterSettings};
-use crate::stats::{Identity, ProgressProbe, STATEMENT_TIMEOUT, StatisticsQuery, StatisticsWriter, StatsOptions};
+use crate::state::{Snapshots, Snapshotter, SnapshotterSettings};
+use crate::stats::{
+    Identity, ProgressProbe, STATEMENT_TIMEOUT, StatisticsQuery, StatisticsSink, StatisticsWriter, StatsOptions,
+};
 
 /// Reports that may wait for the I/O thread: far more than all credits together.
 const REPORTS_MAX: usize = 65_536;
@@ -105,8 +108,11 @@ fn run<L: Log, R: RecoveryReader + 'static>(
         topic: Arc::from(settings.source.topic.as_str()),
         configured: configured(settings),
         mode: delivery_mode(settings),
-        store: Arc::clone(&store),
-        progress: statistics_options.as_ref().map(ProgressProbe::new),
+        store: Arc::clone(&store) as Arc<dyn Snapshots>,
+        progress: statistics_options.as_ref().map(|options| -> ProgressQuestion {
+            let probe = ProgressProbe::new(options);
+            Box::new(move |partition| probe.source_offset(partition))
+        }),
         requests,
         answers,
         doorbell: Arc::clone(&doorbell),
@@ -122,7 +128,8 @@ fn run<L: Log, R: RecoveryReader + 'static>(
                 let _ = statistics_events.send(event);
                 doorbell.ring();
             });
-            Some(spawned.map_err(|error| failed("no thread for statistics", &error))?)
+            let writer = spawned.map_err(|error| failed("no thread for statistics", &error))?;
+            Some(Box::new(writer) as Box<dyn StatisticsSink>)
         }
         None => None,
     };
@@ -138,14 +145,13 @@ fn run<L: Log, R: RecoveryReader + 'static>(
     let wiring = Wiring {
         topic: Arc::from(settings.source.topic.as_str()),
         limits: cluster.limits,
-        arbiters,
+        hosts: Arbiters { handles: arbiters, directory },
         reports: (reports, report_line),
         recovery,
         answers: answer_line,
         statistics_events: statistics_line,
         snapshot_events: snapshot_line,
         checkpoint_requests,
-        directory,
         doorbell,
         stop,
         supervisor,

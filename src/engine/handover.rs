@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::domain::ids::PartitionId;
+use crate::engine::hosts::Hosts;
 use crate::engine::io::{IoThread, Owned};
 use crate::log::Log;
 
@@ -26,7 +27,7 @@ pub trait Handover {
     fn hand_over_everything(&mut self) -> bool;
 }
 
-impl<L: Log> Handover for IoThread<L> {
+impl<L: Log, H: Hosts<L::Batch>> Handover for IoThread<L, H> {
     fn hand_over(&mut self, partitions: &[PartitionId]) {
         tracing::info!("handing partitions {partitions:?} over");
         for &partition in partitions {
@@ -53,7 +54,7 @@ impl<L: Log> Handover for IoThread<L> {
     }
 }
 
-impl<L: Log> IoThread<L> {
+impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
     /// Waits until the actors have answered every batch that they were given; nothing new is read.
     fn drain_actors(&mut self, partitions: &BTreeSet<PartitionId>) {
         let deadline = clock::monotonic_now() + DRAIN;
@@ -102,7 +103,7 @@ impl<L: Log> IoThread<L> {
             self.wiring.monitor.heartbeat();
             self.take_reports();
             self.take_events();
-            self.wiring.snapshots.tick(&[], clock::monotonic_ms(), &mut self.wiring.monitor);
+            self.wiring.snapshots.tick::<H::Host>(&[], clock::monotonic_ms(), &mut self.wiring.monitor);
             if self.wiring.snapshots.is_idle() && self.wiring.statistics.is_idle() {
                 break;
             }

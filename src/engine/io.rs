@@ -9,16 +9,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use actix::{Addr, ArbiterHandle};
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::cli::exit::Exit;
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::Parameters;
-use crate::engine::actor::{Apply, Epoch, FlushAcknowledged, FromActor, PartitionActor, Report};
-use crate::engine::directory::ActorDirectory;
+use crate::engine::actor::{Epoch, FromActor, Report};
 use crate::engine::handover::Handover;
+use crate::engine::hosts::{Feed, Host, Hosts};
 use crate::engine::monitor::Monitor;
 use crate::engine::outputs::TopicLimits;
 use crate::engine::recovery::{Answer, Request, Wanted};
@@ -48,15 +47,15 @@ const REBUILD_PAUSE_MAX_MS: u64 = 1_800_000;
 const VERIFY_EVERY_MS: u64 = 30_000;
 
 /// An assigned partition.
-pub enum Owned {
+pub enum Owned<A> {
     Recovering { epoch: Epoch },
     Refused { epoch: Epoch, refusal: Refusal },
-    Running(Running),
+    Running(Running<A>),
 }
 
 /// A partition whose records are read.
-pub struct Running {
-    pub actor: Addr<PartitionActor>,
+pub struct Running<A> {
+    pub actor: A,
     pub epoch: Epoch,
     pub identity: LogIdentity,
     /// The committed offset it was recovered at: before it, records are replayed.
@@ -92,17 +91,16 @@ impl Rebuild {
 }
 
 /// What the I/O thread is given.
-pub struct Wiring {
+pub struct Wiring<H> {
     pub topic: Arc<str>,
     pub limits: TopicLimits,
-    pub arbiters: Vec<ArbiterHandle>,
+    pub hosts: H,
     pub reports: (Sender<FromActor>, Receiver<FromActor>),
     pub recovery: Sender<Request>,
     pub answers: Receiver<Answer>,
     pub statistics_events: Receiver<StatsEvent>,
     pub snapshot_events: Receiver<SnapshotEvent>,
     pub checkpoint_requests: Receiver<CheckpointRequest>,
-    pub directory: ActorDirectory,
     pub doorbell: Arc<Doorbell>,
     pub stop: Arc<AtomicBool>,
     pub supervisor: Supervisor,
@@ -112,11 +110,11 @@ pub struct Wiring {
 }
 
 /// See the module head.
-pub struct IoThread<L: Log> {
+pub struct IoThread<L: Log, H: Hosts<L::Batch>> {
     pub(super) log: L,
     pub(super) cycle: CommitCycle,
-    pub(super) owned: BTreeMap<PartitionId, Owned>,
-    pub(super) wiring: Wiring,
+    pub(super) owned: BTreeMap<PartitionId, Owned<H::Host>>,
+    pub(super) wiring: Wiring<H>,
     pub(super) unrequested: Vec<Wanted>,
     pub(super) next_epoch: u64,
     pub(super) next_verify_ms: u64,
@@ -130,9 +128,9 @@ pub struct IoThread<L: Log> {
     pub(super) rebuilds: BTreeMap<PartitionId, Rebuild>,
 }
 
-impl<L: Log> IoThread<L> {
+impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
     #[must_use]
-    pub fn new(log: L, cycle: CommitCycle, wiring: Wiring, startup_timeout_ms: u64) -> Self {
+    pub fn new(log: L, cycle: CommitCycle, wiring: Wiring<H>, startup_timeout_ms: u64) -> Self {
         Self {
             log,
             cycle,
@@ -152,26 +150,33 @@ impl<L: Log> IoThread<L> {
 
     /// Runs until the process leaves.
     pub fn run(mut self) {
-        while !self.wiring.supervisor.is_leaving() {
-            if self.wiring.stop.load(Ordering::SeqCst) {
-                if self.hand_over_everything() {
-                    self.wiring.supervisor.leave(Exit::Done, "stopped as asked");
-                } else {
-                    let reason =
-                        "stopped as asked, but the last commit is not known to be decided; the next start settles it";
-                    self.wiring.supervisor.leave(Exit::Failed, reason);
-                }
-                break;
-            }
-            if !self.turn() {
-                let due_ms = self.cycle.due_in(clock::monotonic_ms()).unwrap_or(u64::MAX);
-                self.log.wait(IDLE_WAIT.min(Duration::from_millis(due_ms)));
-            }
+        while self.round() {}
+    }
+
+    /// One turn, or the end when it was asked for, or a short wait when there is nothing to do. False: the process leaves.
+    pub fn round(&mut self) -> bool {
+        if self.wiring.supervisor.is_leaving() {
+            return false;
         }
+        if self.wiring.stop.load(Ordering::SeqCst) {
+            if self.hand_over_everything() {
+                self.wiring.supervisor.leave(Exit::Done, "stopped as asked");
+            } else {
+                let reason =
+                    "stopped as asked, but the last commit is not known to be decided; the next start settles it";
+                self.wiring.supervisor.leave(Exit::Failed, reason);
+            }
+            return false;
+        }
+        if !self.turn() {
+            let due_ms = self.cycle.due_in(clock::monotonic_ms()).unwrap_or(u64::MAX);
+            self.log.wait(IDLE_WAIT.min(Duration::from_millis(due_ms)));
+        }
+        true
     }
 
     /// One round over everything that may have happened; false when nothing had.
-    pub(super) fn turn(&mut self) -> bool {
+    fn turn(&mut self) -> bool {
         self.wiring.monitor.heartbeat();
         let mut busy = self.group_events();
         busy |= self.recoveries();
@@ -242,7 +247,7 @@ impl<L: Log> IoThread<L> {
             if let StatsEvent::Acknowledged { partition, through } = event
                 && self.wiring.statistics.acknowledged(partition, through)
                 && let Some(Owned::Running(running)) = self.owned.get(&partition)
-                && running.actor.try_send(FlushAcknowledged(through)).is_err()
+                && running.actor.flush_acknowledged(through).is_err()
             {
                 self.wiring.supervisor.fail(format!("the actor of partition {partition} is gone"));
             }
@@ -304,7 +309,7 @@ impl<L: Log> IoThread<L> {
                     Read::Records { batch, end } => {
                         busy = true;
                         running.in_flight += 1;
-                        if running.actor.try_send(Apply { batch, end }).is_err() {
+                        if running.actor.apply(batch, end).is_err() {
                             self.wiring.supervisor.fail(format!("the actor of partition {partition} is gone"));
                         }
                     }

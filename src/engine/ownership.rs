@@ -5,13 +5,12 @@
 
 use std::sync::Arc;
 
-use actix::Actor;
-
 use crate::cli::exit::Exit;
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
-use crate::engine::actor::{Epoch, Halt, PartitionActor, ReportLine};
+use crate::engine::actor::{Epoch, PartitionActor, ReportLine};
 use crate::engine::handover::Handover;
+use crate::engine::hosts::{Host, Hosts};
 use crate::engine::io::{IoThread, Owned, REBUILD_AFTER_MS, Running};
 use crate::engine::outputs::OutputEncoder;
 use crate::engine::recovery::{Answer, Prepared, Request, Wanted};
@@ -21,7 +20,7 @@ use crate::protocol::cycle::OpenPartition;
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::recovery::{Refusal, StartSource};
 
-impl<L: Log> IoThread<L> {
+impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
     pub(super) fn group_events(&mut self) -> bool {
         let events = self.log.poll();
         let busy = !events.is_empty();
@@ -104,9 +103,8 @@ impl<L: Log> IoThread<L> {
     /// Drops everything that is known of a partition; its undecided effects are dropped too.
     pub(super) fn forget(&mut self, partition: PartitionId) {
         if let Some(Owned::Running(running)) = self.owned.remove(&partition) {
-            self.wiring.directory.remove(partition);
-            // A full or closed mailbox belongs to an actor that ends anyway when its address is dropped.
-            let _ = running.actor.try_send(Halt);
+            self.wiring.hosts.forget(partition);
+            running.actor.halt();
         }
         self.unrequested.retain(|wanted| wanted.partition != partition);
         self.cycle.close(partition);
@@ -183,13 +181,7 @@ impl<L: Log> IoThread<L> {
         self.wiring.snapshots.opened(partition, &start, &identity, state.parameters());
         let rules = Arc::clone(state.parameters());
         let (next, live_from) = (state.next(), start.committed);
-        let Ok(index) = usize::try_from(partition.0) else { return };
-        let arbiter = &self.wiring.arbiters[index % self.wiring.arbiters.len()];
-        let actor = PartitionActor::start_in_arbiter(arbiter, move |context| {
-            context.set_mailbox_capacity(256);
-            PartitionActor::new(state, encoder, live_from, epoch, line)
-        });
-        self.wiring.directory.enter(partition, actor.clone());
+        let actor = self.wiring.hosts.start(PartitionActor::new(state, encoder, live_from, epoch, line));
         let running = Running {
             actor,
             epoch,

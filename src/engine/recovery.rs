@@ -18,8 +18,7 @@ use crate::protocol::cycle::{DeliveryMode, ReadBackRequest};
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::output::OutputId;
 use crate::protocol::recovery::{Configured, Facts, Refusal, SnapshotHead, Start, StartSource, decide};
-use crate::state::{SnapshotStore, StoredSnapshot};
-use crate::stats::ProgressProbe;
+use crate::state::{Snapshots, StoredSnapshot};
 
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -67,14 +66,17 @@ pub struct Prepared {
     pub began: Instant,
 }
 
+/// How far the database says that a partition's statistics reach; `None` when it does not say.
+pub type ProgressQuestion = Box<dyn Fn(PartitionId) -> Option<Offset> + Send>;
+
 /// See the module head.
 pub struct RecoveryWorker<R> {
     pub reader: R,
     pub topic: Arc<str>,
     pub configured: Configured,
     pub mode: DeliveryMode,
-    pub store: Arc<SnapshotStore>,
-    pub progress: Option<ProgressProbe>,
+    pub store: Arc<dyn Snapshots>,
+    pub progress: Option<ProgressQuestion>,
     pub requests: Receiver<Request>,
     pub answers: Sender<Answer>,
     pub doorbell: Arc<Doorbell>,
@@ -90,28 +92,36 @@ fn leave_gap(state: &mut PartitionState, start: &Start) {
 impl<R: RecoveryReader> RecoveryWorker<R> {
     /// Serves requests until the I/O thread is gone.
     pub fn run(mut self) {
+        let mut wanted = Vec::new();
         while let Ok(request) = self.requests.recv() {
-            match request {
-                Request::Recover(mut wanted) => {
-                    while !wanted.is_empty() {
-                        self.recover(&mut wanted);
-                        if !wanted.is_empty() {
-                            std::thread::sleep(RETRY_PAUSE);
-                        }
-                        if self.requests.is_empty() {
-                            continue;
-                        }
-                        // A later request supersedes what it names: the partition was assigned anew.
-                        while let Ok(later) = self.requests.try_recv() {
-                            if let Request::Recover(later) = later {
-                                wanted.retain(|old| later.iter().all(|new| new.partition != old.partition));
-                                wanted.extend(later);
-                            }
-                        }
-                    }
-                }
-                Request::Verify(known) => self.verify(&known),
+            self.take(request, &mut wanted);
+            while self.attempt(&mut wanted) {
+                std::thread::sleep(RETRY_PAUSE);
             }
+        }
+    }
+
+    /// Takes in what was asked since, and tries once; true while something is left that could not be answered.
+    pub fn attempt(&mut self, wanted: &mut Vec<Wanted>) -> bool {
+        while let Ok(request) = self.requests.try_recv() {
+            self.take(request, wanted);
+        }
+        if !wanted.is_empty() {
+            self.recover(wanted);
+        }
+        !wanted.is_empty()
+    }
+
+    fn take(&mut self, request: Request, wanted: &mut Vec<Wanted>) {
+        match request {
+            Request::Recover(later) => {
+                // A later request supersedes what it names: the partition was assigned anew.
+                wanted.retain(|old| later.iter().all(|new| new.partition != old.partition));
+                wanted.extend(later);
+            }
+            // A worker that is busy with a recovery is not asked; the next round asks again.
+            Request::Verify(known) if wanted.is_empty() => self.verify(&known),
+            Request::Verify(_) => {}
         }
     }
 
@@ -204,7 +214,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             identity: facts.identity.clone(),
             partitions: facts.partitions,
             snapshot: snapshot.map(|(head, _)| head.clone()),
-            statistics_progress: progress.and_then(|probe| probe.source_offset(facts.partition)),
+            statistics_progress: progress.and_then(|ask| ask(facts.partition)),
             known,
         };
         decide(&facts, &self.configured)

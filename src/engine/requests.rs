@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use crate::clock;
+use crate::engine::hosts::Hosts;
 use crate::engine::io::{IoThread, Owned};
 use crate::http::{Answering, Checkpoints, NotBegun};
 use crate::log::{Doorbell, Log};
@@ -59,7 +60,7 @@ impl Checkpoints for CheckpointDesk {
     }
 }
 
-impl<L: Log> IoThread<L> {
+impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
     pub(super) fn operator_requests(&mut self) -> bool {
         let mut busy = false;
         while let Ok(answer) = self.wiring.checkpoint_requests.try_recv() {

@@ -7,16 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use actix::Addr;
-
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::Parameters;
 use crate::domain::snapshot::StateDelta;
-use crate::engine::actor::{PartitionActor, TakeSnapshot};
+use crate::engine::hosts::Host;
 use crate::engine::monitor::Monitor;
+use crate::mutants::{self, Mutant};
 use crate::protocol::metadata::{DecidedWith, LogIdentity};
 use crate::protocol::recovery::{SnapshotHead, Start, StartSource};
-use crate::state::{NotTaken, SnapshotDelta, SnapshotEvent, SnapshotterHandle, StateError};
+use crate::state::{NotTaken, SnapshotDelta, SnapshotEvent, SnapshotSink, StateError};
 
 /// Times in milliseconds.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +30,8 @@ struct Subject {
     head: SnapshotHead,
     /// The next snapshot is the first after an assignment that did not begin from the store.
     whole: bool,
-    committed: Offset,
+    /// The newest commit that is known; at its first start a partition has none.
+    committed: Option<Offset>,
     /// Taken from the actor, not stored.
     unsaved: Option<SnapshotDelta>,
     stored_through: Option<Offset>,
@@ -58,7 +58,7 @@ enum Round {
 
 /// See the module head.
 pub struct SnapshotSchedule {
-    writer: SnapshotterHandle,
+    writer: Box<dyn SnapshotSink>,
     pace: SnapshotPace,
     subjects: BTreeMap<PartitionId, Subject>,
     /// Partitions that were open before in this process: a store of then may be on its way still, so changes mean nothing
@@ -71,9 +71,9 @@ pub struct SnapshotSchedule {
 
 impl SnapshotSchedule {
     #[must_use]
-    pub fn new(writer: SnapshotterHandle, pace: SnapshotPace) -> Self {
+    pub fn new(writer: impl SnapshotSink + 'static, pace: SnapshotPace) -> Self {
         Self {
-            writer,
+            writer: Box::new(writer),
             pace,
             subjects: BTreeMap::new(),
             reopened: BTreeSet::new(),
@@ -96,7 +96,8 @@ impl SnapshotSchedule {
             head,
             whole: !from_store || self.reopened.contains(&partition),
             opened_after: self.generation,
-            committed: start.committed,
+            committed: (start.source != StartSource::First || mutants::is(Mutant::FirstStartTakenForCommitted))
+                .then_some(start.committed),
             unsaved: None,
             stored_through: from_store.then_some(start.from.offset),
         };
@@ -119,7 +120,7 @@ impl SnapshotSchedule {
 
     pub fn committed(&mut self, partition: PartitionId, through: Offset) {
         if let Some(subject) = self.subjects.get_mut(&partition) {
-            subject.committed = through;
+            subject.committed = Some(through);
         }
     }
 
@@ -152,7 +153,7 @@ impl SnapshotSchedule {
     }
 
     /// Begins, continues or times out a round.
-    pub fn tick(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)], now_ms: u64, monitor: &mut Monitor) {
+    pub fn tick<A: Host>(&mut self, actors: &[(PartitionId, A)], now_ms: u64, monitor: &mut Monitor) {
         match &self.round {
             Round::Resting { next_ms } if now_ms >= *next_ms && !actors.is_empty() => self.begin(actors, now_ms),
             Round::Gathering { began_ms, awaited } => {
@@ -175,12 +176,12 @@ impl SnapshotSchedule {
     }
 
     /// Begins a round, whatever the time; only while [`SnapshotSchedule::is_idle`].
-    pub(super) fn begin(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)], now_ms: u64) {
+    pub(super) fn begin(&mut self, actors: &[(PartitionId, impl Host)], now_ms: u64) {
         let mut awaited = BTreeSet::new();
         for (partition, actor) in actors {
             let Some(subject) = self.subjects.get(partition) else { continue };
             // A partition that is still replaying what it has on disk, or has not moved, has nothing new.
-            if actor.try_send(TakeSnapshot { whole: subject.whole }).is_ok() {
+            if actor.take_snapshot(subject.whole).is_ok() {
                 awaited.insert(*partition);
             }
         }
@@ -188,7 +189,7 @@ impl SnapshotSchedule {
     }
 
     /// Begins a last round at once, for the end of the process.
-    pub fn request_last(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)]) {
+    pub fn request_last(&mut self, actors: &[(PartitionId, impl Host)]) {
         if let Round::Resting { .. } = self.round {
             self.begin(actors, crate::clock::monotonic_ms());
         }
@@ -201,7 +202,8 @@ impl SnapshotSchedule {
 
     fn is_covered(&self) -> bool {
         let unsaved = self.subjects.values().filter_map(|subject| Some((subject.unsaved.as_ref()?, subject.committed)));
-        unsaved.clone().all(|(delta, committed)| committed >= delta.through)
+        let is_early = mutants::is(Mutant::SnapshotStoredBeforeItsCommit);
+        unsaved.clone().all(|(delta, committed)| committed >= Some(delta.through) || is_early)
     }
 
     fn store(&mut self, began_ms: u64, monitor: &mut Monitor) {

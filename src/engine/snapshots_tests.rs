@@ -75,7 +75,7 @@ impl World {
 
     fn store_round(&mut self) {
         self.schedule.round = Round::Gathering { began_ms: 0, awaited: BTreeSet::new() };
-        self.schedule.tick(&[], 1, &mut self.monitor);
+        self.schedule.tick::<actix::Addr<crate::engine::actor::PartitionActor>>(&[], 1, &mut self.monitor);
     }
 
     fn answered(&mut self) {

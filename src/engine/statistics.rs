@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 
-use actix::Addr;
-
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::Parameters;
 use crate::domain::statistics::StatisticsFlush;
-use crate::engine::actor::{PartitionActor, TakeFlush};
-use crate::stats::{RuleHistoryEntry, StatsHandle};
+use crate::engine::hosts::Host;
+use crate::mutants::{self, Mutant};
+use crate::stats::{RuleHistoryEntry, StatisticsSink};
 
 enum Flush {
     /// None under way; the next is due at this time.
@@ -34,7 +33,7 @@ enum Flush {
 
 /// See the module head.
 pub struct StatisticsLine {
-    writer: Option<StatsHandle>,
+    writer: Option<Box<dyn StatisticsSink>>,
     interval_ms: u64,
     flushes: BTreeMap<PartitionId, Flush>,
 }
@@ -42,7 +41,7 @@ pub struct StatisticsLine {
 impl StatisticsLine {
     /// Without a writer nothing is ever asked for.
     #[must_use]
-    pub fn new(writer: Option<StatsHandle>, interval_ms: u64) -> Self {
+    pub fn new(writer: Option<Box<dyn StatisticsSink>>, interval_ms: u64) -> Self {
         Self { writer, interval_ms, flushes: BTreeMap::new() }
     }
 
@@ -70,14 +69,14 @@ impl StatisticsLine {
     }
 
     /// Asks the actor for a flush when one is due, and offers the writer what waits for it.
-    pub fn tick(&mut self, partition: PartitionId, actor: &Addr<PartitionActor>, now_ms: u64) {
+    pub fn tick(&mut self, partition: PartitionId, actor: &impl Host, now_ms: u64) {
         if self.writer.is_none() {
             return;
         }
         let flush = self.flushes.entry(partition).or_insert(Flush::Idle { due_ms: now_ms + self.interval_ms });
         match flush {
             // A full mailbox is asked again in the next round.
-            Flush::Idle { due_ms } if now_ms >= *due_ms && actor.try_send(TakeFlush).is_ok() => *flush = Flush::Asked,
+            Flush::Idle { due_ms } if now_ms >= *due_ms && actor.take_flush().is_ok() => *flush = Flush::Asked,
             Flush::Taken { is_committed: true, .. } => self.submit(partition),
             _ => {}
         }
@@ -87,7 +86,8 @@ impl StatisticsLine {
     pub fn taken(&mut self, partition: PartitionId, flush: Option<StatisticsFlush>, committed: Option<Offset>) {
         let next = match flush {
             Some(flush) => {
-                let is_committed = committed.is_some_and(|committed| committed >= flush.through);
+                let is_early = mutants::is(Mutant::StatisticsWrittenBeforeTheirCommit);
+                let is_committed = is_early || committed.is_some_and(|committed| committed >= flush.through);
                 Flush::Taken { flush, is_committed }
             }
             None => Flush::Idle { due_ms: crate::clock::monotonic_ms() + self.interval_ms },
@@ -141,7 +141,7 @@ impl StatisticsLine {
     }
 
     /// Asks every idle actor at once, for the last flush before the process stops.
-    pub fn request_last(&mut self, actors: &[(PartitionId, Addr<PartitionActor>)]) {
+    pub fn request_last(&mut self, actors: &[(PartitionId, impl Host)]) {
         for (partition, actor) in actors {
             if let Some(Flush::Idle { due_ms }) = self.flushes.get_mut(partition) {
                 *due_ms = 0;

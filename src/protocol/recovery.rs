@@ -11,6 +11,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::{Parameters, Rule, RuleHistory, RuleVersion};
 use crate::domain::time::Watermark;
 use crate::domain::window::Position;
+use crate::mutants::{self, Mutant};
 use crate::protocol::metadata::{DecidedWith, LENGTH_MAX, LogIdentity, Metadata, MetadataError, SEMANTICS};
 
 /// Where a group that has never committed begins.
@@ -235,10 +236,18 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
     }
     let parameters = resumed_parameters(configured, &metadata.decided_with, committed)?;
     check_history_fits(&parameters, &metadata.identity)?;
+    let mut from = metadata.horizon.min(metadata.statistics_horizon);
+    if mutants::is(Mutant::HorizonOneTooHigh) && from.offset < committed {
+        from.offset = from.offset.next();
+    }
+    if mutants::is(Mutant::HorizonAtTheCommittedOffset) {
+        from = Position { offset: committed, watermark: metadata.watermark };
+    }
+    let reopens = mutants::is(Mutant::ClosedWindowsOpenedAgain);
     let start = Start {
         committed,
-        from: metadata.horizon.min(metadata.statistics_horizon),
-        final_through: metadata.final_through,
+        from,
+        final_through: if reopens { Watermark::NONE } else { metadata.final_through },
         source: StartSource::Horizon,
         parameters,
         partitions_at_first_start: metadata.partitions_at_first_start,

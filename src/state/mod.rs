@@ -37,7 +37,7 @@ pub use error::StateError;
 pub use options::StoreOptions;
 pub(crate) use options::log_through_tracing;
 pub use reading::{ReadOnlyStore, VerifyReport, verify};
-pub use snapshotter::{NotTaken, SnapshotEvent, Snapshotter, SnapshotterHandle, SnapshotterSettings};
+pub use snapshotter::{NotTaken, SnapshotEvent, SnapshotSink, Snapshotter, SnapshotterHandle, SnapshotterSettings};
 pub use store::{OpenReport, SetAside, SnapshotStore};
 
 use crate::domain::ids::{Offset, PartitionId};
@@ -59,6 +59,31 @@ pub struct SnapshotDelta {
     pub puts: Vec<(Vec<u8>, Vec<u8>)>,
     /// Opaque to the store; the engine's identity, parameters, watermark and so on.
     pub header: Vec<u8>,
+}
+
+/// What a recovery asks of stored snapshots.
+pub trait Snapshots: Send + Sync {
+    /// The newest stored snapshot of a partition, verified. `None`: there is none.
+    ///
+    /// # Errors
+    /// [`StateError::Corrupt`]; the caller is expected to [`Snapshots::discard`] it.
+    fn load(&self, partition: PartitionId) -> Result<Option<StoredSnapshot>, StateError>;
+
+    /// Forgets the snapshot of a partition.
+    ///
+    /// # Errors
+    /// [`StateError::Fatal`].
+    fn discard(&self, partition: PartitionId) -> Result<(), StateError>;
+}
+
+impl Snapshots for SnapshotStore {
+    fn load(&self, partition: PartitionId) -> Result<Option<StoredSnapshot>, StateError> {
+        self.load(partition)
+    }
+
+    fn discard(&self, partition: PartitionId) -> Result<(), StateError> {
+        self.discard(partition)
+    }
 }
 
 /// The newest stored state of one partition.

@@ -1,7 +1,7 @@
 //! The thread that stores snapshots, so that neither the engine nor its I/O ever waits for a disk.
 //!
 //! Promises: changes that were handed over are answered by exactly one of `Stored`, `Failed` (which gives them back) or
-//! `Fatal`, in the order in which they were handed over; [`SnapshotterHandle::store`] never blocks and never keeps what
+//! `Fatal`, in the order in which they were handed over; [`SnapshotSink::store`] never blocks and never keeps what
 //! it did not take. Each store is followed by a retained checkpoint, which delays the next store but not the answer.
 //!
 //! Must never: retry. After `Fatal` the thread has ended and the process is expected to.
@@ -85,19 +85,26 @@ impl Snapshotter {
     }
 }
 
-impl SnapshotterHandle {
+/// Takes changes to be stored; answers with events.
+pub trait SnapshotSink {
     /// Hands changes over without blocking.
     ///
     /// # Errors
     /// [`NotTaken`] gives the changes back.
-    pub fn store(&self, deltas: Vec<SnapshotDelta>, generation: u64) -> Result<(), NotTaken> {
+    fn store(&self, deltas: Vec<SnapshotDelta>, generation: u64) -> Result<(), NotTaken>;
+}
+
+impl SnapshotSink for SnapshotterHandle {
+    fn store(&self, deltas: Vec<SnapshotDelta>, generation: u64) -> Result<(), NotTaken> {
         let Some(requests) = &self.requests else { return Err(NotTaken::Stopped(deltas)) };
         requests.try_send(Request { deltas, generation }).map_err(|error| match error {
             TrySendError::Full(request) => NotTaken::Busy(request.deltas),
             TrySendError::Disconnected(request) => NotTaken::Stopped(request.deltas),
         })
     }
+}
 
+impl SnapshotterHandle {
     /// Waits until everything that was handed over is answered, and ends the thread.
     ///
     /// # Errors

@@ -42,7 +42,7 @@ use crate::domain::ids::{Offset, PartitionId};
 pub use probe::ProgressProbe;
 pub use query::{OrderStatsRow, StatisticsQuery};
 pub use target::{TARGET_ACCEPTED, Target};
-pub use writer::{StatisticsWriter, StatsHandle};
+pub use writer::{StatisticsSink, StatisticsWriter, StatsHandle};
 
 /// Longest wait for one answer of the database; a server that hangs is an outage.
 pub const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);

@@ -113,6 +113,35 @@ impl StatsHandle {
     }
 }
 
+/// Takes flushes to be written; answers with events.
+pub trait StatisticsSink {
+    /// Hands over a flush whose covering log commit is known. Never waits.
+    ///
+    /// # Errors
+    /// Gives the flush back when the partition's previous one is not acknowledged yet, or when nobody takes it.
+    fn submit(&self, flush: StatisticsFlush) -> Result<(), StatisticsFlush>;
+
+    /// Has a rule version recorded.
+    fn record_rule_version(&self, entry: RuleHistoryEntry);
+
+    /// The partition is no longer ours: what waits of it is dropped.
+    fn forget(&self, partition: PartitionId);
+}
+
+impl StatisticsSink for StatsHandle {
+    fn submit(&self, flush: StatisticsFlush) -> Result<(), StatisticsFlush> {
+        self.submit(flush)
+    }
+
+    fn record_rule_version(&self, entry: RuleHistoryEntry) {
+        self.record_rule_version(entry);
+    }
+
+    fn forget(&self, partition: PartitionId) {
+        self.forget(partition);
+    }
+}
+
 impl Drop for StatsHandle {
     fn drop(&mut self) {
         self.mailbox.stop(monotonic_now());

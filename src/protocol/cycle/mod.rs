@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::domain::ids::PartitionId;
 use crate::domain::partition::Progress;
+use crate::mutants::{self, Mutant};
 use crate::protocol::metadata::Metadata;
 use crate::protocol::output::Effects;
 use ledger::Ledger;
@@ -321,7 +322,7 @@ impl CommitCycle {
                 self.doubt();
                 Vec::new()
             }
-            (Step::Commit, Outcome::DoneDisturbed(why)) => {
+            (Step::Commit, Outcome::DoneDisturbed(why)) if !mutants::is(Mutant::DisturbedCommitBelieved) => {
                 self.doubt();
                 vec![Notice::Trouble(format!("commit answered after a disturbance, verifying it: {why}"))]
             }
@@ -366,6 +367,9 @@ impl CommitCycle {
                 self.back_off(now);
                 vec![Notice::Trouble(format!("fenced: {why}"))]
             }
+            Outcome::Doubtful(_) if step == Step::Commit && mutants::is(Mutant::EffectsDroppedOnAnAmbiguousCommit) => {
+                self.decide_committed(now, 0)
+            }
             Outcome::Doubtful(why) | Outcome::Retriable(why) | Outcome::Abortable(why) => {
                 if !matches!(step, Step::ReadBack(_)) {
                     self.doubt();
@@ -383,7 +387,7 @@ impl CommitCycle {
     /// first: this process may have been frozen, and replaced, while it believed to be waiting for an answer.
     fn doubt(&mut self) {
         self.probe_membership = true;
-        self.writer_ready = false;
+        self.writer_ready = mutants::is(Mutant::WriterReusedAfterATimeOut);
         if let Some(transaction) = &mut self.transaction {
             transaction.in_doubt = true;
             transaction.steps.clear();

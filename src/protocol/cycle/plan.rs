@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::steps::{OffsetCommit, Step};
+use crate::mutants::{self, Mutant};
 use crate::protocol::output::OutputRecord;
 
 /// The delivery guarantee.
@@ -40,6 +41,22 @@ impl DeliveryMode {
 pub fn plan(mode: DeliveryMode, outputs: Vec<Arc<OutputRecord>>, commits: Vec<OffsetCommit>) -> VecDeque<Step> {
     let produce = (!outputs.is_empty()).then_some(Step::Produce(outputs));
     let steps = match mode {
+        DeliveryMode::ExactlyOnce if mutants::is(Mutant::OutputsCommittedBeforeTheirOffsets) => vec![
+            Some(Step::Begin),
+            produce,
+            Some(Step::Commit),
+            Some(Step::Begin),
+            Some(Step::SendOffsets(commits)),
+            Some(Step::Commit),
+        ],
+        DeliveryMode::ExactlyOnce if mutants::is(Mutant::OffsetsCommittedBeforeTheirOutputs) => vec![
+            Some(Step::Begin),
+            Some(Step::SendOffsets(commits)),
+            Some(Step::Commit),
+            Some(Step::Begin),
+            produce,
+            Some(Step::Commit),
+        ],
         DeliveryMode::ExactlyOnce => {
             vec![Some(Step::Begin), produce, Some(Step::SendOffsets(commits)), Some(Step::Commit)]
         }

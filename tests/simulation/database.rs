@@ -1,0 +1,175 @@
+//! The statistics' database: upserts behind the guard, in transactions that may be cut before or after their commit, and
+//! may take effect when their sender is long gone.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crossbeam_channel::Sender;
+use parking_lot::Mutex;
+use tallyguard::domain::ids::{Offset, PartitionId};
+use tallyguard::domain::statistics::{StatisticsFlush, StatisticsRow};
+use tallyguard::reconcile::recount::{StatisticsCell, StatisticsKey};
+use tallyguard::stats::{RuleHistoryEntry, StatisticsSink, StatsEvent};
+
+use crate::chance::{Broken, Chance};
+
+#[derive(Default)]
+pub struct Database {
+    rows: BTreeMap<StatisticsKey, StatisticsCell>,
+    progress: BTreeMap<PartitionId, Offset>,
+    late: Vec<(u64, StatisticsFlush)>,
+}
+
+impl Database {
+    pub fn tick(&mut self, chance: &Chance) {
+        let now = chance.now_ms();
+        let (due, later) = std::mem::take(&mut self.late).into_iter().partition(|(due_ms, _)| *due_ms <= now);
+        self.late = later;
+        let due: Vec<(u64, StatisticsFlush)> = due;
+        for (_, flush) in due {
+            chance.note(|| format!("database: late flush of {} through {}", flush.partition, flush.through));
+            self.write(chance, &flush);
+        }
+    }
+
+    fn write(&mut self, chance: &Chance, flush: &StatisticsFlush) {
+        for row in &flush.rows {
+            let (key, cell) = (key_of(flush.partition, row), cell_of(row));
+            match self.rows.get_mut(&key) {
+                Some(old) if chance.is_broken(Broken::RowsAreIncremented) => {
+                    old.transaction_count += cell.transaction_count;
+                    old.last_offset = cell.last_offset;
+                }
+                Some(old) if chance.is_broken(Broken::GuardColumnFirst) => old.last_offset = cell.last_offset,
+                Some(old) if old.last_offset > cell.last_offset && !chance.is_broken(Broken::NoGuardOnRows) => {
+                    chance.reached("stale row rejected");
+                }
+                Some(old) => *old = cell,
+                None => {
+                    self.rows.insert(key, cell);
+                }
+            }
+        }
+        let progress = self.progress.entry(flush.partition).or_insert(flush.through);
+        *progress = (*progress).max(flush.through);
+    }
+
+    pub fn progress(&self, partition: PartitionId) -> Option<Offset> {
+        self.progress.get(&partition).copied()
+    }
+
+    pub fn rows(&self) -> Vec<(StatisticsKey, StatisticsCell)> {
+        self.rows.iter().map(|(key, cell)| (key.clone(), *cell)).collect()
+    }
+
+    pub fn is_quiet(&self) -> bool {
+        self.late.is_empty()
+    }
+}
+
+fn key_of(partition: PartitionId, row: &StatisticsRow) -> StatisticsKey {
+    let currency = String::from_utf8_lossy(&row.currency).into_owned();
+    (row.minute.0, row.merchant_id.to_string(), currency, partition.0)
+}
+
+fn cell_of(row: &StatisticsRow) -> StatisticsCell {
+    StatisticsCell {
+        transaction_count: row.transaction_count,
+        order_count: row.order_count,
+        amount_minor: row.amount_minor,
+        max_amount_minor: row.max_amount_minor,
+        last_offset: row.source_offset.0,
+    }
+}
+
+type Waiting = Rc<RefCell<VecDeque<StatisticsFlush>>>;
+
+/// The thread of one process that writes.
+pub struct Writing {
+    chance: Arc<Chance>,
+    database: Arc<Mutex<Database>>,
+    waiting: Waiting,
+    events: Sender<StatsEvent>,
+    /// What the group has committed of a partition.
+    committed: Box<dyn Fn(PartitionId) -> Option<Offset>>,
+    not_before_ms: u64,
+}
+
+/// The I/O thread's end of it.
+pub struct DatabaseLine(Waiting);
+
+impl Writing {
+    pub fn new(
+        chance: Arc<Chance>,
+        database: Arc<Mutex<Database>>,
+        events: Sender<StatsEvent>,
+        committed: impl Fn(PartitionId) -> Option<Offset> + 'static,
+    ) -> (Self, DatabaseLine) {
+        let waiting = Waiting::default();
+        let _ = events.send(StatsEvent::Connected);
+        let line = DatabaseLine(Rc::clone(&waiting));
+        (Self { chance, database, waiting, events, committed: Box::new(committed), not_before_ms: 0 }, line)
+    }
+
+    pub fn work(&mut self) {
+        if self.chance.now_ms() < self.not_before_ms {
+            return;
+        }
+        let Some(flush) = self.waiting.borrow_mut().pop_front() else { return };
+        let (partition, through) = (flush.partition, flush.through);
+        if self.chance.trouble() {
+            let what = self.chance.below(4);
+            self.chance.note(|| format!("database: trouble {what} with the flush of {partition} through {through}"));
+            match what {
+                // Cut before its commit; a deadlock; read-only for a while.
+                0 => {}
+                1 => self.not_before_ms = self.chance.now_ms() + self.chance.below(3_000),
+                // Cut after its commit: written, and nobody knows.
+                2 => self.database.lock().write(&self.chance, &flush),
+                // On its way for longer than anybody waits.
+                _ => {
+                    let due_ms = self.chance.now_ms() + self.chance.below(20_000);
+                    self.database.lock().late.push((due_ms, flush.clone()));
+                    self.chance.reached("flush of a zombie");
+                }
+            }
+            let _ = self.events.send(StatsEvent::Unavailable { error: "as the dice fell".to_owned() });
+            self.waiting.borrow_mut().push_front(flush);
+            return;
+        }
+        let committed = (self.committed)(partition);
+        assert!(committed >= Some(through), "statistics through {through} of {partition} are ahead of {committed:?}");
+        self.database.lock().write(&self.chance, &flush);
+        let _ = self.events.send(StatsEvent::Connected);
+        let _ = self.events.send(StatsEvent::Acknowledged { partition, through });
+    }
+
+    /// The process dies while it writes.
+    pub fn die(&self) {
+        if let Some(flush) = self.waiting.borrow_mut().pop_front()
+            && self.chance.per_mille(300)
+        {
+            let due_ms = self.chance.now_ms() + self.chance.below(20_000);
+            self.database.lock().late.push((due_ms, flush));
+        }
+    }
+}
+
+impl StatisticsSink for DatabaseLine {
+    fn submit(&self, flush: StatisticsFlush) -> Result<(), StatisticsFlush> {
+        let mut waiting = self.0.borrow_mut();
+        if waiting.iter().any(|other| other.partition == flush.partition) {
+            return Err(flush);
+        }
+        waiting.push_back(flush);
+        Ok(())
+    }
+
+    fn record_rule_version(&self, _entry: RuleHistoryEntry) {}
+
+    fn forget(&self, partition: PartitionId) {
+        self.0.borrow_mut().retain(|flush| flush.partition != partition);
+    }
+}

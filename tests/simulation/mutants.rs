@@ -1,0 +1,61 @@
+//! Each deliberate error is found by some seed, or the simulation proves nothing.
+
+use std::panic;
+
+use crate::chance::Broken;
+use crate::run::run;
+
+/// Seeds that an error may survive.
+const SEEDS: u64 = 1_000;
+
+/// The first seed that finds it, and how.
+fn hunt(name: &str, broken: Option<Broken>) -> Option<String> {
+    (0..SEEDS).find_map(|seed| {
+        let failure = run(seed, broken).err()?;
+        let how = failure.why.lines().take(2).collect::<Vec<_>>().join(" ");
+        let how: String = how.chars().take(160).collect();
+        Some(format!("{name}: killed by seed {seed}: {how}"))
+    })
+}
+
+/// Runs the hunts without printing every panic, and reports.
+fn assert_all_killed(hunts: impl Iterator<Item = (String, Option<String>)>) {
+    let hook = panic::take_hook();
+    panic::set_hook(Box::new(|_| {}));
+    let found: Vec<_> = hunts.collect();
+    panic::set_hook(hook);
+    let survivors: Vec<_> = found.iter().filter(|(_, killed)| killed.is_none()).map(|(name, _)| name.clone()).collect();
+    for line in found.into_iter().filter_map(|(_, killed)| killed) {
+        eprintln!("{line}");
+    }
+    assert!(survivors.is_empty(), "not found by {SEEDS} seeds: {survivors:?}");
+}
+
+#[test]
+fn simulation_finds_each_broken_promise_around_the_engine() {
+    let all = [
+        Broken::NoGuardOnRows,
+        Broken::GuardColumnFirst,
+        Broken::RowsAreIncremented,
+        Broken::OffsetsWithoutGeneration,
+        Broken::UnstableOffsetsAreRead,
+    ];
+    assert_all_killed(all.into_iter().map(|broken| {
+        let name = format!("{broken:?}");
+        (name.clone(), hunt(&name, Some(broken)))
+    }));
+}
+
+#[cfg(feature = "mutants")]
+#[test]
+fn simulation_finds_each_error_in_the_engine() {
+    use tallyguard::mutants::{ALL, set};
+
+    assert_all_killed(ALL.into_iter().map(|mutant| {
+        set(Some(mutant));
+        let name = format!("{mutant:?}");
+        let killed = hunt(&name, None);
+        set(None);
+        (name, killed)
+    }));
+}
