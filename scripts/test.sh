@@ -32,6 +32,8 @@ run_tests --lib --bins
 # These share one broker and one database per test binary: more at a time than this only makes them wait for each other.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-2}" run_tests --test '*'
 run_tests --doc
+# The library once more, with deliberate errors that can be switched on: the simulation must find each of them.
+run_tests --features mutants --test simulation simulation_finds_each_error
 
 step "benchmarks, tiny: they still work"
 cargo test --release --bench '*' -- --quick || status=1

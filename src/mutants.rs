@@ -12,8 +12,6 @@ pub enum Mutant {
     WriterReusedAfterATimeOut,
     /// A commit without an answer is taken for done.
     EffectsDroppedOnAnAmbiguousCommit,
-    /// A commit that was answered after a disturbance is believed.
-    DisturbedCommitBelieved,
     /// Records before the committed offset have their outputs written again.
     ReplayNotSuppressed,
     /// A replay begins one record behind the first that an open window needs.
@@ -34,12 +32,11 @@ pub enum Mutant {
 
 /// Every one.
 #[cfg(feature = "mutants")]
-pub const ALL: [Mutant; 13] = [
+pub const ALL: [Mutant; 12] = [
     Mutant::OutputsCommittedBeforeTheirOffsets,
     Mutant::OffsetsCommittedBeforeTheirOutputs,
     Mutant::WriterReusedAfterATimeOut,
     Mutant::EffectsDroppedOnAnAmbiguousCommit,
-    Mutant::DisturbedCommitBelieved,
     Mutant::ReplayNotSuppressed,
     Mutant::HorizonOneTooHigh,
     Mutant::HorizonAtTheCommittedOffset,

@@ -92,7 +92,7 @@ pub struct Writing {
     database: Arc<Mutex<Database>>,
     waiting: Waiting,
     events: Sender<StatsEvent>,
-    /// What the group has committed of a partition.
+    /// The offset of a partition whose commit is decided.
     committed: Box<dyn Fn(PartitionId) -> Option<Offset>>,
     not_before_ms: u64,
 }

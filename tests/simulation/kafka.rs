@@ -527,6 +527,17 @@ impl Kafka {
 
     // What the judges ask.
 
+    /// The offset that is decided, its marker written or not.
+    pub fn decided(&self, partition: PartitionId) -> Option<Offset> {
+        let is_decided = |id: &String| {
+            self.writers.get(id).is_some_and(|writer| matches!(writer.state, State::Ending { commit: true, .. }))
+        };
+        let pending =
+            self.pending_offsets.iter().filter(|(id, _, commit)| commit.partition == partition && is_decided(id));
+        let committed = self.committed.get(&partition).map(|(offset, _)| *offset);
+        pending.map(|(_, _, commit)| Some(commit.offset)).chain([committed]).max().flatten()
+    }
+
     /// Markers of some transaction are on their way.
     pub fn is_deciding(&self) -> bool {
         self.writers.values().any(|writer| matches!(writer.state, State::Ending { .. }))

@@ -22,12 +22,16 @@ fn hunt(name: &str, broken: Option<Broken>) -> Option<String> {
 fn assert_all_killed(hunts: impl Iterator<Item = (String, Option<String>)>) {
     let hook = panic::take_hook();
     panic::set_hook(Box::new(|_| {}));
-    let found: Vec<_> = hunts.collect();
+    let survivors: Vec<_> = hunts
+        .filter_map(|(name, killed)| match killed {
+            Some(line) => {
+                eprintln!("{line}");
+                None
+            }
+            None => Some(name),
+        })
+        .collect();
     panic::set_hook(hook);
-    let survivors: Vec<_> = found.iter().filter(|(_, killed)| killed.is_none()).map(|(name, _)| name.clone()).collect();
-    for line in found.into_iter().filter_map(|(_, killed)| killed) {
-        eprintln!("{line}");
-    }
     assert!(survivors.is_empty(), "not found by {SEEDS} seeds: {survivors:?}");
 }
 

@@ -561,7 +561,7 @@ impl Process {
         };
         let (storing, disk_line) = Storing::new(Arc::clone(&world.chance), disk, snapshot_events);
         let cluster = Arc::clone(&world.kafka);
-        let committed = move |partition| cluster.lock().committed.get(&partition).map(|(offset, _)| *offset);
+        let committed = move |partition| cluster.lock().decided(partition);
         let (writing, database_line) =
             Writing::new(Arc::clone(&world.chance), Arc::clone(&world.database), statistics_events, committed);
         let threads = Rc::new(Threads {

@@ -8,7 +8,7 @@ use rand_chacha::ChaCha8Rng;
 use tallyguard::clock::monotonic_now;
 use tallyguard::domain::ids::Offset;
 use tallyguard::state::{
-    NotTaken, SnapshotDelta, SnapshotEvent, SnapshotStore, Snapshotter, SnapshotterSettings, StateError,
+    NotTaken, SnapshotDelta, SnapshotEvent, SnapshotSink, SnapshotStore, Snapshotter, SnapshotterSettings, StateError,
 };
 use tempfile::TempDir;
 

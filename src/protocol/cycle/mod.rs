@@ -322,7 +322,7 @@ impl CommitCycle {
                 self.doubt();
                 Vec::new()
             }
-            (Step::Commit, Outcome::DoneDisturbed(why)) if !mutants::is(Mutant::DisturbedCommitBelieved) => {
+            (Step::Commit, Outcome::DoneDisturbed(why)) => {
                 self.doubt();
                 vec![Notice::Trouble(format!("commit answered after a disturbance, verifying it: {why}"))]
             }
