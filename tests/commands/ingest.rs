@@ -101,6 +101,7 @@ fn a_pipe_that_pauses_is_taken_in_as_it_comes_and_a_signal_ends_the_waiting() {
 fn a_service_that_is_killed_while_it_takes_transactions_in_loses_nothing_and_counts_nothing_twice() {
     const USERS: usize = 1_000;
     const REPEATED: usize = 40;
+    const KILLS: usize = 4;
     const SENT: usize = USERS * 11 * REPEATED;
     let world = World::new();
     let mut service = world.start();
@@ -111,18 +112,22 @@ fn a_service_that_is_killed_while_it_takes_transactions_in_loses_nothing_and_cou
     let config = world.config().display().to_string();
     let mut ingest = Running::start(&world, &["ingest", "--config", &config, "-"]);
     let mut pipe = ingest.process.take_stdin();
-    // Faster than a file is read, with a pause now and then: the kills hit the middle however fast the machine is.
+    // The end is held back until the last kill, so that each hits the middle however fast or slow the machine is.
+    let (go_on, gate) = std::sync::mpsc::channel();
     let writer = std::thread::spawn(move || {
-        for _ in 0..REPEATED {
+        for number in 0..REPEATED {
+            if number % (REPEATED / KILLS) == REPEATED / KILLS - 1 {
+                gate.recv().unwrap();
+            }
             pipe.write_all(all.as_bytes()).unwrap();
-            std::thread::sleep(Duration::from_millis(120));
         }
     });
-    for _ in 0..3 {
+    for _ in 0..KILLS {
         std::thread::sleep(Duration::from_millis(250));
-        assert!(ingest.process.is_running() && !writer.is_finished(), "not interrupted: {}", ingest.out());
+        assert!(ingest.process.is_running(), "not interrupted: {}", ingest.out());
         service.kill9();
         service = world.start();
+        go_on.send(()).unwrap();
     }
     writer.join().unwrap();
     assert_eq!(ingest.end(PATIENCE), 0, "{}\n{}", ingest.out(), ingest.err());
