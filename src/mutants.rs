@@ -26,13 +26,31 @@ pub enum Mutant {
     SnapshotStoredBeforeItsCommit,
     /// A first start counts as committed before it is.
     FirstStartTakenForCommitted,
+    /// A kept state is taken up again wherever its successor has come to.
+    ParkedStateReusedAnyway,
+    /// A commit that was answered after a disturbance is believed.
+    DisturbedCommitBelieved,
+    /// After a doubt a moved offset is taken for the outputs too.
+    OffsetAloneDecidesADoubt,
+    /// Who is in doubt replaces the writer without asking the group whether it is still a member.
+    MembershipNotAskedFor,
+    /// After an abort the writer is used on.
+    WriterKeptAfterAnAbort,
+    /// Outputs that are found ahead of the committed offset are written once more.
+    OutputsFoundAheadWrittenAgain,
+    /// A recovery does not notice that the offset has moved since it was decided where to start.
+    MovedOffsetOverlooked,
+    /// A transaction goes on although one of its partitions is somebody else's by now.
+    EffectsOfALostPartitionCommitted,
+    /// A snapshot gives counters back, and not how far event time had come.
+    WatermarkNotRestored,
     /// Statistics are written before the commit that covers them.
     StatisticsWrittenBeforeTheirCommit,
 }
 
 /// Every one.
 #[cfg(feature = "mutants")]
-pub const ALL: [Mutant; 12] = [
+pub const ALL: [Mutant; 21] = [
     Mutant::OutputsCommittedBeforeTheirOffsets,
     Mutant::OffsetsCommittedBeforeTheirOutputs,
     Mutant::WriterReusedAfterATimeOut,
@@ -44,6 +62,15 @@ pub const ALL: [Mutant; 12] = [
     Mutant::DuplicatesNotRestored,
     Mutant::SnapshotStoredBeforeItsCommit,
     Mutant::FirstStartTakenForCommitted,
+    Mutant::ParkedStateReusedAnyway,
+    Mutant::DisturbedCommitBelieved,
+    Mutant::OffsetAloneDecidesADoubt,
+    Mutant::MembershipNotAskedFor,
+    Mutant::WriterKeptAfterAnAbort,
+    Mutant::OutputsFoundAheadWrittenAgain,
+    Mutant::MovedOffsetOverlooked,
+    Mutant::EffectsOfALostPartitionCommitted,
+    Mutant::WatermarkNotRestored,
     Mutant::StatisticsWrittenBeforeTheirCommit,
 ];
 

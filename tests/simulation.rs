@@ -12,13 +12,29 @@ mod chance;
 #[path = "simulation/run.rs"]
 mod run;
 
+// What no run can go on from, and must refuse.
+#[path = "simulation/epilogue.rs"]
+mod epilogue;
+
 // A process: the production engine on simulated threads.
 #[path = "simulation/process.rs"]
 mod process;
 
-// The cluster: transactions, group, source topic.
+// Its partition actors, and whoever stores, writes and recovers.
+#[path = "simulation/threads.rs"]
+mod threads;
+
+// Its consumer and writer, and what may happen to each call.
+#[path = "simulation/client.rs"]
+mod client;
+
+// The cluster: transactions, source topic.
 #[path = "simulation/kafka.rs"]
 mod kafka;
+
+// The consumer group.
+#[path = "simulation/group.rs"]
+mod group;
 
 // Stored snapshots.
 #[path = "simulation/disk.rs"]
@@ -67,30 +83,71 @@ const MUST_BE_REACHED: [&str; 23] = [
     "zombie rejected",
 ];
 
+/// One thread that has found so many goes no further.
+const FAILURES_SHOWN: usize = 20;
+
 fn from_env(name: &str, usual: u64) -> u64 {
     std::env::var(name).map_or(usual, |text| text.parse().unwrap_or_else(|_| panic!("{name}: {text} is no number")))
 }
 
-/// Panics with the end of the trace and the command that shows it again.
-fn run_or_show(seed: u64) -> Report {
-    run(seed, None).unwrap_or_else(|failure| {
-        panic!(
-            "{}\n{}\nseed {seed} failed; again with: TALLYGUARD_SIM_FIRST_SEED={seed} TALLYGUARD_SIM_SEEDS=1 cargo test \
-             --release --test simulation",
-            failure.end_of_trace, failure.why,
-        )
-    })
+/// What some seeds were like together.
+#[derive(Default)]
+struct Sum {
+    coverage: BTreeMap<&'static str, u64>,
+    failed: Vec<(u64, String)>,
+}
+
+/// Each seed is a world of its own, so threads may share the range.
+fn run_some(seeds: impl Iterator<Item = u64>) -> Sum {
+    let mut sum = Sum::default();
+    for seed in seeds {
+        match run(seed, None, false) {
+            Ok(Report { coverage, .. }) => {
+                for (what, times) in coverage {
+                    *sum.coverage.entry(what).or_default() += times;
+                }
+            }
+            Err(failure) => sum.failed.push((seed, failure.why)),
+        }
+        if sum.failed.len() >= FAILURES_SHOWN {
+            break;
+        }
+    }
+    sum
+}
+
+/// Panics with all failures in a line each, the end of the first one's trace, and the command that shows it again.
+fn report_failures(failed: &[(u64, String)]) {
+    let Some((seed, why)) = failed.first() else { return };
+    for (seed, why) in failed {
+        eprintln!("seed {seed}: {}", why.lines().take(3).collect::<Vec<_>>().join(" "));
+    }
+    let trace = run(*seed, None, true).err().map(|failure| failure.end_of_trace).unwrap_or_default();
+    panic!(
+        "{trace}\n{why}\nseed {seed} failed; again with: TALLYGUARD_SIM_FIRST_SEED={seed} TALLYGUARD_SIM_SEEDS=1 cargo test \
+         --release --test simulation",
+    );
 }
 
 #[test]
 fn simulation_of_many_seeds_is_exact() {
     let (first, seeds) = (from_env("TALLYGUARD_SIM_FIRST_SEED", 0), from_env("TALLYGUARD_SIM_SEEDS", 2_000));
+    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let sums: Vec<Sum> = std::thread::scope(|scope| {
+        let share = |thread| move || run_some((first + thread..first + seeds).step_by(threads as usize));
+        let running: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
+        running.into_iter().map(|thread| thread.join().expect("a failure is caught")).collect()
+    });
     let mut coverage: BTreeMap<&'static str, u64> = BTreeMap::new();
-    for seed in first..first + seeds {
-        for (what, times) in run_or_show(seed).coverage {
+    let mut failed = Vec::new();
+    for sum in sums {
+        failed.extend(sum.failed);
+        for (what, times) in sum.coverage {
             *coverage.entry(what).or_default() += times;
         }
     }
+    failed.sort();
+    report_failures(&failed);
     eprintln!("{seeds} seeds from {first}: {coverage:#?}");
     if seeds >= 500 {
         let missed: Vec<_> = MUST_BE_REACHED.iter().filter(|what| !coverage.contains_key(*what)).collect();
@@ -101,7 +158,8 @@ fn simulation_of_many_seeds_is_exact() {
 #[test]
 fn simulation_of_one_seed_is_the_same_every_time() {
     for seed in 0..25 {
-        let (first, second) = (run_or_show(seed).trace, run_or_show(seed).trace);
+        let trace = || run(seed, None, true).map_or_else(|failure| vec![failure.end_of_trace], |report| report.trace);
+        let (first, second) = (trace(), trace());
         let differing = first.iter().zip(&second).find(|(one, other)| one != other);
         assert!(differing.is_none() && first.len() == second.len(), "seed {seed}: {differing:?}");
     }

@@ -245,6 +245,27 @@ impl PartitionState {
         }
     }
 
+    /// Takes a state up again that stood still since it was about to take the record at the committed offset.
+    ///
+    /// What is final by now is closed; of the rest nobody knows what the database has: every row goes again.
+    pub fn take_up(&mut self, parameters: Arc<Parameters>, final_through: Watermark) {
+        self.parameters = parameters;
+        self.closed_through = self.closed_through.max(final_through);
+        if let Some(statistics) = &mut self.statistics {
+            statistics.flush_is_lost();
+        }
+        self.drop_final_windows(final_through);
+    }
+
+    /// The state itself, and one of which nothing is open in its place.
+    #[must_use]
+    pub fn take_out(&mut self) -> Self {
+        let next = Position { offset: self.next, watermark: self.watermark };
+        let empty =
+            Self::new(Arc::clone(&self.topic), self.partition, Arc::clone(&self.parameters), next, self.closed_through);
+        std::mem::replace(self, empty)
+    }
+
     /// Minutes that start at or before this cannot be complete and are never written: the log no longer holds all of
     /// their records.
     pub fn leave_statistics_gap(&mut self, through: Watermark) {

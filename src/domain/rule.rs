@@ -126,3 +126,12 @@ pub struct Parameters {
     /// Whether the last record of each order is kept too (`stats.orders`).
     pub orders: bool,
 }
+
+impl Parameters {
+    /// The first record that is decided with the newest version of every rule.
+    #[must_use]
+    pub fn newest_from(&self) -> Offset {
+        let newest = self.rules.iter().filter_map(|history| history.versions.last());
+        newest.map(|version| version.from).max().unwrap_or(Offset(0))
+    }
+}

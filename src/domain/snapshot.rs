@@ -132,7 +132,7 @@ impl PartitionState {
         Ok(state)
     }
 
-    fn drop_final_windows(&mut self, final_through: Watermark) {
+    pub(super) fn drop_final_windows(&mut self, final_through: Watermark) {
         for class in &mut self.classes {
             for window in class.close(final_through.max(self.watermark)) {
                 self.unsaved_removals.push(window_prefix(class.size, window.start));
@@ -248,7 +248,10 @@ fn save_orders(statistics: &StatisticsState, delta: &mut StateDelta) {
 
 fn load_summary(state: &mut PartitionState, value: &[u8]) -> Result<(), Unreadable> {
     let mut value = Decoder(value);
-    state.watermark = Watermark(value.i64()?);
+    let watermark = Watermark(value.i64()?);
+    if !mutants::is(Mutant::WatermarkNotRestored) {
+        state.watermark = watermark;
+    }
     state.closed_through = state.closed_through.max(Watermark(value.i64()?));
     let acknowledged = value.position()?;
     if let Some(statistics) = &mut state.statistics {

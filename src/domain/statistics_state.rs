@@ -141,6 +141,22 @@ impl StatisticsState {
         self.drop_final(self.acknowledged.watermark)
     }
 
+    /// Nobody knows any more what became of the flush on its way, nor what the database has of earlier ones: every row and
+    /// every order that is not final waits again.
+    pub fn flush_is_lost(&mut self) {
+        self.in_flight = None;
+        for row in std::mem::take(&mut self.orders_in_flight) {
+            self.orders.entry(row.order_id.clone()).or_insert(row);
+        }
+        for minute in &mut self.minutes {
+            for (key, state) in &mut minute.rows {
+                if !std::mem::replace(&mut state.unflushed, true) {
+                    minute.unflushed.push(*key);
+                }
+            }
+        }
+    }
+
     /// Minutes that start at or before this have lost records; `None` when no such minute can still be written.
     #[must_use]
     pub fn gap(&self) -> Option<Watermark> {

@@ -58,6 +58,8 @@ pub enum Report {
     },
     /// The effects of acknowledged statistics on the commit metadata.
     Acknowledged(Effects),
+    /// The actor's last word: what it was, for when the partition comes back.
+    Parked(Box<PartitionState>),
 }
 
 /// A report and where it comes from.
@@ -93,6 +95,11 @@ pub struct TakeSnapshot {
 #[derive(Message)]
 #[rtype(result = "Vec<OpenCount>")]
 pub struct LookUp(pub Arc<str>);
+
+/// The partition is somebody else's for now: hand the state over, and end.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Park;
 
 /// The partition is somebody else's now.
 #[derive(Message)]
@@ -163,6 +170,12 @@ impl PartitionActor {
     pub fn take_snapshot(&mut self, whole: bool) {
         let delta = self.state.take_snapshot(whole);
         self.report(Report::Snapshot { delta, through: self.state.next(), whole });
+    }
+
+    /// Reports the state itself; nothing may be asked of the actor afterwards.
+    pub fn park(&mut self) {
+        let state = self.state.take_out();
+        self.report(Report::Parked(Box::new(state)));
     }
 
     fn report(&self, report: Report) {
@@ -275,6 +288,15 @@ impl Handler<LookUp> for PartitionActor {
 
     fn handle(&mut self, LookUp(user_id): LookUp, _ctx: &mut Self::Context) -> Self::Result {
         MessageResult(self.state.open_counts(&user_id))
+    }
+}
+
+impl Handler<Park> for PartitionActor {
+    type Result = ();
+
+    fn handle(&mut self, _message: Park, ctx: &mut Self::Context) {
+        self.park();
+        ctx.stop();
     }
 }
 

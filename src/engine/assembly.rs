@@ -70,7 +70,7 @@ pub fn work(surroundings: Surroundings) -> Result<(), (Exit, String)> {
     }
 }
 
-fn run<L: Log, R: RecoveryReader + 'static>(
+fn run<L: Log, R: RecoveryReader + Send + 'static>(
     transport: Transport<L, R>,
     surroundings: Surroundings,
     mut monitor: Monitor,

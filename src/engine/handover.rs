@@ -37,7 +37,7 @@ impl<L: Log, H: Hosts<L::Batch>> Handover for IoThread<L, H> {
         self.drain_actors(&given);
         self.commit_everything();
         for &partition in partitions {
-            self.forget(partition);
+            self.park(partition);
         }
         self.log.stop(partitions, true);
     }

@@ -5,7 +5,7 @@
 use actix::{Actor, Addr, ArbiterHandle};
 
 use crate::domain::ids::{Offset, PartitionId};
-use crate::engine::actor::{Apply, FlushAcknowledged, Halt, PartitionActor, TakeFlush, TakeSnapshot};
+use crate::engine::actor::{Apply, FlushAcknowledged, Halt, Park, PartitionActor, TakeFlush, TakeSnapshot};
 use crate::engine::directory::ActorDirectory;
 use crate::log::RecordBatch;
 
@@ -26,6 +26,12 @@ pub trait Host: Clone {
     /// # Errors
     /// [`NotTaken`]: ask again later.
     fn take_snapshot(&self, whole: bool) -> Result<(), NotTaken>;
+
+    /// Has it hand its state over, and end.
+    ///
+    /// # Errors
+    /// [`NotTaken`].
+    fn park(&self) -> Result<(), NotTaken>;
 
     /// Ends it; what it has not answered is never answered.
     fn halt(&self);
@@ -82,6 +88,10 @@ impl Host for Addr<PartitionActor> {
 
     fn take_snapshot(&self, whole: bool) -> Result<(), NotTaken> {
         self.try_send(TakeSnapshot { whole }).map_err(|_| NotTaken)
+    }
+
+    fn park(&self) -> Result<(), NotTaken> {
+        self.try_send(Park).map_err(|_| NotTaken)
     }
 
     fn halt(&self) {

@@ -20,6 +20,7 @@ use crate::engine::handover::Handover;
 use crate::engine::hosts::{Feed, Host, Hosts};
 use crate::engine::monitor::Monitor;
 use crate::engine::outputs::TopicLimits;
+use crate::engine::parking::Parking;
 use crate::engine::recovery::{Answer, Request, Wanted};
 use crate::engine::requests::CheckpointRequest;
 use crate::engine::snapshots::SnapshotSchedule;
@@ -67,7 +68,8 @@ pub struct Running<A> {
     pub(super) began: std::time::Instant,
     pub(super) is_live: bool,
     pub(super) has_shed_statistics: bool,
-    /// The rules that decide from its start on: told to the database once a commit says so too.
+    /// The rules that decide from its start on: told to the database once a record that they decided is committed. Before
+    /// that a restart may take them back as if they had never been.
     pub(super) unrecorded_rules: Option<Arc<Parameters>>,
 }
 
@@ -126,6 +128,7 @@ pub struct IoThread<L: Log, H: Hosts<L::Batch>> {
     /// Since when the database takes writes.
     pub(super) database_up_since_ms: Option<u64>,
     pub(super) rebuilds: BTreeMap<PartitionId, Rebuild>,
+    pub(super) parking: Parking,
 }
 
 impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
@@ -145,6 +148,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             denied: None,
             database_up_since_ms: None,
             rebuilds: BTreeMap::new(),
+            parking: Parking::default(),
         }
     }
 
@@ -210,6 +214,10 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
 
     fn actor_report(&mut self, message: FromActor) {
         let FromActor { partition, epoch, report } = message;
+        if let Report::Parked(state) = report {
+            self.parking.arrived(partition, epoch, state);
+            return;
+        }
         let Some(Owned::Running(running)) = self.owned.get_mut(&partition) else { return };
         if running.epoch != epoch {
             return;
@@ -237,6 +245,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             Report::Snapshot { delta, through, whole } => {
                 self.wiring.snapshots.taken(partition, delta, through, whole);
             }
+            Report::Parked(_) => {}
         }
     }
 
@@ -368,7 +377,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             match notice {
                 Notice::Committed { partition, through, outputs } => {
                     if let Some(Owned::Running(running)) = self.owned.get_mut(&partition)
-                        && let Some(rules) = running.unrecorded_rules.take()
+                        && let Some(rules) = running.unrecorded_rules.take_if(|rules| rules.newest_from() < through)
                     {
                         self.wiring.statistics.record_rules(partition, &rules);
                     }
@@ -423,6 +432,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         if now >= self.next_lag_ms {
             self.next_lag_ms = now + 500;
             self.rebuild_shed_statistics(now);
+            self.clear_parking(now);
             self.note_lags();
         }
         if now >= self.next_verify_ms {

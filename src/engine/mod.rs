@@ -20,6 +20,7 @@ mod launch;
 pub mod monitor;
 pub mod outputs;
 mod ownership;
+pub mod parking;
 pub mod recovery;
 mod requests;
 pub mod snapshots;

@@ -87,7 +87,8 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         let epoch = self.epoch();
         self.owned.insert(partition, Owned::Recovering { epoch });
         self.wiring.monitor.recovering(partition, None);
-        self.unrequested.push(Wanted { partition, epoch, known });
+        let parked = self.parking.take(partition);
+        self.unrequested.push(Wanted { partition, epoch, known, parked });
     }
 
     /// Only once the predecessor is fenced may positions be read: before, it could still move them.
@@ -102,15 +103,45 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
 
     /// Drops everything that is known of a partition; its undecided effects are dropped too.
     pub(super) fn forget(&mut self, partition: PartitionId) {
-        if let Some(Owned::Running(running)) = self.owned.remove(&partition) {
-            self.wiring.hosts.forget(partition);
+        if let Some(running) = self.let_go(partition) {
             running.actor.halt();
         }
+    }
+
+    /// The same, and keeps the state itself, if all of it is committed: the partition may come back.
+    pub(super) fn park(&mut self, partition: PartitionId) {
+        let committed = self.cycle.committed(partition).map(|progress| progress.next.offset);
+        let Some(running) = self.let_go(partition) else { return };
+        let is_whole = running.is_live && running.in_flight == 0 && !running.has_shed_statistics;
+        if is_whole && committed == Some(running.next) && running.actor.park().is_ok() {
+            self.parking.expect(partition, running.epoch, running.identity, clock::monotonic_ms());
+        } else {
+            running.actor.halt();
+        }
+    }
+
+    fn let_go(&mut self, partition: PartitionId) -> Option<Running<H::Host>> {
+        let owned = self.owned.remove(&partition);
         self.unrequested.retain(|wanted| wanted.partition != partition);
         self.cycle.close(partition);
         self.wiring.statistics.forget(partition);
         self.wiring.snapshots.forget(partition);
         self.wiring.monitor.forget(partition);
+        match owned {
+            Some(Owned::Running(running)) => {
+                self.wiring.hosts.forget(partition);
+                Some(running)
+            }
+            _ => None,
+        }
+    }
+
+    /// States that were kept long enough are let go of, on the worker's thread: a large one takes its time.
+    pub(super) fn clear_parking(&mut self, now: u64) {
+        let expired = self.parking.expired(now);
+        if !expired.is_empty() {
+            let _ = self.wiring.recovery.try_send(Request::LetGo(expired));
+        }
     }
 
     pub(super) fn recoveries(&mut self) -> bool {
@@ -145,7 +176,11 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         tracing::info!(
             "partition {partition}: committed at {}, {} from {} ({} outputs found ahead)",
             start.committed,
-            if start.source == StartSource::Snapshot { "snapshot" } else { "replay" },
+            match start.source {
+                StartSource::First | StartSource::Horizon => "replay",
+                StartSource::Snapshot => "snapshot",
+                StartSource::Parked => "kept state",
+            },
             start.from.offset,
             written_already.len()
         );

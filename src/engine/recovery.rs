@@ -13,7 +13,9 @@ use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::partition::PartitionState;
 use crate::engine::actor::Epoch;
+use crate::engine::parking::Parked;
 use crate::log::{Doorbell, PartitionFacts, RecoveryReader};
+use crate::mutants::{self, Mutant};
 use crate::protocol::cycle::{DeliveryMode, ReadBackRequest};
 use crate::protocol::metadata::LogIdentity;
 use crate::protocol::output::OutputId;
@@ -27,15 +29,18 @@ pub enum Request {
     Recover(Vec<Wanted>),
     /// Is the log still the one that these partitions were recovered from? With their committed offsets.
     Verify(Vec<(PartitionId, Epoch, Offset, LogIdentity)>),
+    /// States that nobody needs any more.
+    LetGo(Vec<Parked>),
 }
 
 /// A partition to be recovered.
-#[derive(Clone)]
 pub struct Wanted {
     pub partition: PartitionId,
     pub epoch: Epoch,
     /// What this process had committed of it, and of which log, when it is recovered in the middle of a run.
     pub known: Option<(Offset, LogIdentity)>,
+    /// The state that it had here before it was handed over.
+    pub parked: Option<Parked>,
 }
 
 /// What the worker answers.
@@ -121,7 +126,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             }
             // A worker that is busy with a recovery is not asked; the next round asks again.
             Request::Verify(known) if wanted.is_empty() => self.verify(&known),
-            Request::Verify(_) => {}
+            Request::Verify(_) | Request::LetGo(_) => {}
         }
     }
 
@@ -148,13 +153,10 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         }
         let mut decided = Vec::new();
         for facts in facts {
-            let Some(Wanted { partition, epoch, known }) =
-                wanted.iter().find(|wanted| wanted.partition == facts.partition).cloned()
-            else {
-                continue;
-            };
+            let Some(asked) = wanted.iter().find(|wanted| wanted.partition == facts.partition) else { continue };
+            let (partition, epoch) = (asked.partition, asked.epoch);
             let snapshot = self.load(partition);
-            match self.decide(&facts, snapshot.as_ref(), known) {
+            match self.decide(&facts, snapshot.as_ref(), asked) {
                 Ok(start) => decided.push((partition, epoch, facts.identity, start, snapshot)),
                 Err(refusal) => {
                     wanted.retain(|other| other.partition != partition);
@@ -181,18 +183,23 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             }
         };
         tracing::debug!("outputs read back after {:?}", began.elapsed());
-        for (partition, epoch, identity, start, snapshot) in decided {
+        for (partition, epoch, identity, mut start, snapshot) in decided {
             let read_back = found.iter_mut().find(|read_back| read_back.partition == partition);
             let moved = read_back.as_ref().is_some_and(|read_back| read_back.committed != Some(start.committed));
-            if moved {
+            if moved && !mutants::is(Mutant::MovedOffsetOverlooked) {
                 // Somebody committed in between: look again.
                 continue;
             }
-            let written_already = read_back.map(|read_back| std::mem::take(&mut read_back.outputs));
-            let Some(state) = self.build(partition, &start, snapshot.map(|(_, stored)| stored)) else { continue };
+            let written_already = read_back.map(|read_back| std::mem::take(&mut read_back.outputs)).unwrap_or_default();
+            if let Some(highest) = written_already.iter().map(|output| output.offset).max() {
+                start.decided_ahead_through(highest);
+            }
+            let asked = wanted.iter_mut().find(|wanted| wanted.partition == partition);
+            let parked = asked.and_then(|wanted| wanted.parked.take());
+            let snapshot = snapshot.map(|(_, stored)| stored);
+            let Some(state) = self.build(partition, &start, snapshot, parked) else { continue };
             wanted.retain(|other| other.partition != partition);
-            let prepared =
-                Prepared { state, start, identity, written_already: written_already.unwrap_or_default(), began };
+            let prepared = Prepared { state, start, identity, written_already, began };
             self.answer(Answer::Recovered { partition, epoch, prepared: Box::new(prepared) });
         }
     }
@@ -201,7 +208,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         &self,
         facts: &PartitionFacts,
         snapshot: Option<&(SnapshotHead, StoredSnapshot)>,
-        known: Option<(Offset, LogIdentity)>,
+        asked: &Wanted,
     ) -> Result<Start, Refusal> {
         let never_committed = facts.committed.is_none();
         let progress = self.progress.as_ref().filter(|_| never_committed);
@@ -215,7 +222,8 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             partitions: facts.partitions,
             snapshot: snapshot.map(|(head, _)| head.clone()),
             statistics_progress: progress.and_then(|ask| ask(facts.partition)),
-            known,
+            known: asked.known.clone(),
+            parked: asked.parked.as_ref().map(Parked::head),
         };
         decide(&facts, &self.configured)
     }
@@ -239,8 +247,20 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
     }
 
     /// `None` when the snapshot turned out to be unreadable: it is dropped, and the next attempt decides without it.
-    fn build(&self, partition: PartitionId, start: &Start, snapshot: Option<StoredSnapshot>) -> Option<PartitionState> {
+    fn build(
+        &self,
+        partition: PartitionId,
+        start: &Start,
+        snapshot: Option<StoredSnapshot>,
+        parked: Option<Parked>,
+    ) -> Option<PartitionState> {
         let parameters = Arc::new(start.parameters.clone());
+        if start.source == StartSource::Parked {
+            let mut state = *parked?.state;
+            state.take_up(parameters, start.final_through);
+            leave_gap(&mut state, start);
+            return Some(state);
+        }
         if start.source == StartSource::Snapshot {
             let stored = snapshot?;
             let loaded = PartitionState::from_snapshot(

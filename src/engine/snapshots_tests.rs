@@ -58,6 +58,7 @@ impl World {
             final_through: Watermark::NONE,
             source,
             parameters: parameters.clone(),
+            changed_rules: Vec::new(),
             partitions_at_first_start: 1,
             committed_at_ms: None,
             statistics_gap: None,

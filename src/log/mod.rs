@@ -116,7 +116,7 @@ pub struct PartitionFacts {
 }
 
 /// Reads what a recovery or a settlement needs, on a client of its own; may block.
-pub trait RecoveryReader: Send {
+pub trait RecoveryReader {
     /// Of each partition that answers; the caller asks again for the others.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //! between them and c, rebuilds exactly the state of the uninterrupted run.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::{Parameters, Rule, RuleHistory, RuleVersion};
@@ -30,6 +31,15 @@ pub struct SnapshotHead {
     pub orders: bool,
 }
 
+/// A state that this process kept when it handed the partition over, as far as the decision needs to know it.
+#[derive(Debug, Clone)]
+pub struct ParkedHead {
+    /// The next record that it would take.
+    pub next: Offset,
+    pub identity: LogIdentity,
+    pub parameters: Arc<Parameters>,
+}
+
 /// Everything that is known of a partition when it is assigned.
 #[derive(Debug, Clone)]
 pub struct Facts {
@@ -43,6 +53,7 @@ pub struct Facts {
     pub identity: LogIdentity,
     pub partitions: i32,
     pub snapshot: Option<SnapshotHead>,
+    pub parked: Option<ParkedHead>,
     /// `order_stats_progress` of the partition, as far as the database could be asked.
     pub statistics_progress: Option<Offset>,
     /// What this very process had committed, and of which log, when the partition is recovered in the middle of a run.
@@ -70,12 +81,26 @@ pub struct Start {
     pub final_through: Watermark,
     pub source: StartSource,
     pub parameters: Parameters,
+    /// Positions of the rules whose newest version decides for the first time, from `committed` on.
+    pub changed_rules: Vec<usize>,
     pub partitions_at_first_start: i32,
     /// When the covering commit was made; the read-back begins there.
     pub committed_at_ms: Option<i64>,
     /// Minutes that start at or before this cannot be complete: the log no longer holds all their records.
     pub statistics_gap: Option<Watermark>,
     pub remark: Option<String>,
+}
+
+impl Start {
+    /// Outputs up to this record are in the log ahead of the committed offset: they were decided, and so is every record up
+    /// to there, with the rules of then. A new version begins behind it.
+    pub fn decided_ahead_through(&mut self, offset: Offset) {
+        for &at in &self.changed_rules {
+            if let Some(newest) = self.parameters.rules[at].versions.last_mut() {
+                newest.from = newest.from.max(offset.next());
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +110,8 @@ pub enum StartSource {
     /// Empty state at the horizon.
     Horizon,
     Snapshot,
+    /// The state that this process had when it handed the partition over: nobody has committed anything since.
+    Parked,
 }
 
 /// Going on would lose or repeat data.
@@ -222,6 +249,7 @@ fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal>
         final_through: Watermark::NONE,
         source: StartSource::First,
         parameters: starting_parameters(configured, start),
+        changed_rules: Vec::new(),
         partitions_at_first_start: began_with,
         committed_at_ms: None,
         statistics_gap: None,
@@ -236,6 +264,9 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
     }
     let parameters = resumed_parameters(configured, &metadata.decided_with, committed)?;
     check_history_fits(&parameters, &metadata.identity)?;
+    let versions = parameters.rules.iter().zip(&metadata.decided_with.rules).enumerate();
+    let changed = versions.filter(|(_, (now, then))| now.versions.len() > then.versions.len());
+    let changed_rules = changed.map(|(at, _)| at).collect();
     let mut from = metadata.horizon.min(metadata.statistics_horizon);
     if mutants::is(Mutant::HorizonOneTooHigh) && from.offset < committed {
         from.offset = from.offset.next();
@@ -250,15 +281,24 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
         final_through: if reopens { Watermark::NONE } else { metadata.final_through },
         source: StartSource::Horizon,
         parameters,
+        changed_rules,
         partitions_at_first_start: metadata.partitions_at_first_start,
         committed_at_ms: Some(metadata.committed_at_ms),
         statistics_gap: metadata.statistics_gap,
         remark: None,
     };
+    if let Some(snapshot) = &facts.snapshot
+        && snapshot.through > committed
+    {
+        return Err(Refusal::SnapshotAhead { snapshot: snapshot.through, committed });
+    }
+    if let Some(parked) = &facts.parked
+        && parked_serves(parked, facts, metadata, &start)
+    {
+        let from = Position { offset: committed, watermark: metadata.watermark };
+        return Ok(Start { from, source: StartSource::Parked, ..start });
+    }
     if let Some(snapshot) = &facts.snapshot {
-        if snapshot.through > committed {
-            return Err(Refusal::SnapshotAhead { snapshot: snapshot.through, committed });
-        }
         if snapshot_serves(snapshot, facts, configured, metadata, &start) {
             let from = Position { offset: snapshot.through, watermark: Watermark::NONE };
             return Ok(Start { from, source: StartSource::Snapshot, ..start });
@@ -285,6 +325,19 @@ fn without_lost_statistics(start: Start, metadata: &Metadata, facts: &Facts, con
     );
     let statistics_gap = start.statistics_gap.max(Some(highest_before));
     Start { from, statistics_gap, remark: Some(remark), ..start }
+}
+
+/// A kept state has taken exactly the records before its offset. It is the partition's only if that is the committed one,
+/// and if the rules go on as they were: what it decided before is decided.
+fn parked_serves(parked: &ParkedHead, facts: &Facts, metadata: &Metadata, start: &Start) -> bool {
+    let is_at = parked.next == start.committed || mutants::is(Mutant::ParkedStateReusedAnyway);
+    let last = |parameters: &Parameters| -> Vec<_> {
+        parameters.rules.iter().filter_map(|history| history.versions.last().map(|last| last.version)).collect()
+    };
+    is_at
+        && parked.identity == facts.identity
+        && same_shape(&DecidedWith::of(&parked.parameters, Offset(0)), &metadata.decided_with)
+        && last(&parked.parameters) == last(&start.parameters)
 }
 
 fn snapshot_serves(
@@ -411,7 +464,7 @@ fn resumed_rule(
         }
     } else {
         versions.push(RuleVersion {
-            from: committed,
+            from: committed.max(last.from),
             version: rule.version,
             max_transactions: rule.max_transactions,
             severity: rule.severity,

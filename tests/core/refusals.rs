@@ -7,7 +7,9 @@ use tallyguard::domain::rule::{Rule, Severity};
 use tallyguard::domain::time::Watermark;
 use tallyguard::domain::window::Position;
 use tallyguard::protocol::metadata::{DecidedWith, LENGTH_MAX, LogIdentity, Metadata, MetadataError};
-use tallyguard::protocol::recovery::{Configured, Facts, FirstStart, Refusal, SnapshotHead, StartSource, decide};
+use tallyguard::protocol::recovery::{
+    Configured, Facts, FirstStart, ParkedHead, Refusal, SnapshotHead, StartSource, decide,
+};
 
 use crate::streams::engine_parameters;
 use crate::world::identity;
@@ -60,6 +62,7 @@ fn facts() -> Facts {
         identity: identity(),
         partitions: 4,
         snapshot: None,
+        parked: None,
         statistics_progress: Some(Offset(50)),
         known: None,
     }
@@ -194,6 +197,40 @@ fn a_gap_of_the_statistics_is_remembered_by_the_next_start() {
         (facts.committed, facts.log_start) = (Some((Offset(100), with_gap(870_000))), Offset(60));
     });
     assert_eq!(narrower.statistics_gap, Some(Watermark(870_000)));
+}
+
+#[test]
+fn a_kept_state_is_taken_up_again_only_where_it_stopped() {
+    let kept = |next| ParkedHead {
+        next: Offset(next),
+        identity: identity(),
+        parameters: engine_parameters(&configured(), Offset(0)).into(),
+    };
+    let served = accepted(|facts, _| facts.parked = Some(kept(100)));
+    assert_eq!((served.source, served.from.offset), (StartSource::Parked, Offset(100)));
+    // Also where the log no longer holds what a replay would need, and before any snapshot.
+    let alone = accepted(|facts, _| {
+        (facts.parked, facts.log_start, facts.snapshot) = (Some(kept(100)), Offset(100), Some(snapshot(60)));
+    });
+    assert_eq!((alone.source, alone.statistics_gap), (StartSource::Parked, None));
+
+    // Somebody has committed since, or less than it took; other rules decide; it is of another log.
+    for next in [99, 101] {
+        assert_eq!(accepted(|facts, _| facts.parked = Some(kept(next))).source, StartSource::Horizon);
+    }
+    let other_rules = accepted(|facts, configured| {
+        facts.parked = Some(kept(100));
+        configured.rules[0].version += 1;
+    });
+    assert_eq!(other_rules.source, StartSource::Horizon);
+    let other_log = accepted(|facts, _| {
+        let identity = LogIdentity { topic_id: "before".to_owned(), ..identity() };
+        facts.parked = Some(ParkedHead { identity, ..kept(100) });
+    });
+    assert_eq!(other_log.source, StartSource::Horizon);
+
+    let ahead = refused(|facts, _| (facts.parked, facts.snapshot) = (Some(kept(100)), Some(snapshot(101))));
+    assert_eq!(ahead, Refusal::SnapshotAhead { snapshot: Offset(101), committed: Offset(100) });
 }
 
 #[test]

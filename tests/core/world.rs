@@ -87,6 +87,7 @@ impl World {
             identity: identity(),
             partitions: 3,
             snapshot: self.stored.as_ref().map(|stored| stored.head.clone()),
+            parked: None,
             statistics_progress: None,
             known: None,
         }

@@ -33,8 +33,14 @@ pub enum Broken {
     RowsAreIncremented,
     /// Offsets are sent without member and generation (generation -1), so the group takes them from anybody.
     OffsetsWithoutGeneration,
+    /// A process reads the committed offsets first, and settles what a predecessor has left then.
+    OffsetsReadBeforeTheWriterIsSettled,
     /// A recovery takes an offset whose commit is not decided for the committed one.
     UnstableOffsetsAreRead,
+    /// Outputs are read back before it is decided which of them count.
+    OpenOutputsAreNotWaitedFor,
+    /// A disk says that it has stored what a power cut takes away.
+    UnsyncedSnapshotsAreBelieved,
 }
 
 /// Virtual time, dice, trace and coverage of one run.
@@ -44,18 +50,19 @@ pub struct Chance {
     faults: Mutex<Faults>,
     /// What of the world around the engine does not keep its promise.
     broken: Option<Broken>,
-    trace: Mutex<Vec<String>>,
+    /// `None`: nobody will look at it.
+    trace: Option<Mutex<Vec<String>>>,
     coverage: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Chance {
-    pub fn new(seed: u64, broken: Option<Broken>) -> Self {
+    pub fn new(seed: u64, broken: Option<Broken>, is_traced: bool) -> Self {
         let chance = Self {
             broken,
             state: AtomicU64::new(seed),
             now_ms: AtomicU64::new(0),
             faults: Mutex::default(),
-            trace: Mutex::default(),
+            trace: is_traced.then(Mutex::default),
             coverage: Mutex::default(),
         };
         chance.advance(1_000);
@@ -114,7 +121,9 @@ impl Chance {
     }
 
     pub fn note(&self, line: impl FnOnce() -> String) {
-        self.trace.lock().push(format!("{:>8} {}", self.now_ms(), line()));
+        if let Some(trace) = &self.trace {
+            trace.lock().push(format!("{:>8} {}", self.now_ms(), line()));
+        }
     }
 
     /// A rare path was reached.
@@ -127,11 +136,11 @@ impl Chance {
     }
 
     pub fn trace(&self) -> Vec<String> {
-        self.trace.lock().clone()
+        self.trace.as_ref().map(|trace| trace.lock().clone()).unwrap_or_default()
     }
 
     pub fn end_of_trace(&self) -> String {
-        let trace = self.trace.lock();
+        let trace = self.trace();
         trace[trace.len().saturating_sub(TRACE_SHOWN)..].join("\n")
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use parking_lot::Mutex;
 use tallyguard::domain::ids::{Offset, PartitionId};
-use tallyguard::domain::statistics::{StatisticsFlush, StatisticsRow};
-use tallyguard::reconcile::recount::{StatisticsCell, StatisticsKey};
+use tallyguard::domain::statistics::{self as domain, StatisticsFlush, StatisticsRow};
+use tallyguard::reconcile::recount::{OrderRow, StatisticsCell, StatisticsKey};
 use tallyguard::stats::{RuleHistoryEntry, StatisticsSink, StatsEvent};
 
 use crate::chance::{Broken, Chance};
@@ -18,7 +18,10 @@ use crate::chance::{Broken, Chance};
 #[derive(Default)]
 pub struct Database {
     rows: BTreeMap<StatisticsKey, StatisticsCell>,
+    orders: BTreeMap<String, OrderRow>,
     progress: BTreeMap<PartitionId, Offset>,
+    /// `rule_history`: from which record on a version of a rule acts in a partition, as the first to say so said it.
+    pub rule_history: BTreeMap<(String, PartitionId, u32), Offset>,
     late: Vec<(u64, StatisticsFlush)>,
 }
 
@@ -52,6 +55,17 @@ impl Database {
                 }
             }
         }
+        for order in &flush.orders {
+            let (id, row) = order_of(flush.partition, order);
+            match self.orders.get(&id) {
+                Some(old) if (old.partition, old.offset) > (row.partition, row.offset) => {
+                    chance.reached("stale order rejected");
+                }
+                _ => {
+                    self.orders.insert(id, row);
+                }
+            }
+        }
         let progress = self.progress.entry(flush.partition).or_insert(flush.through);
         *progress = (*progress).max(flush.through);
     }
@@ -62,6 +76,10 @@ impl Database {
 
     pub fn rows(&self) -> Vec<(StatisticsKey, StatisticsCell)> {
         self.rows.iter().map(|(key, cell)| (key.clone(), *cell)).collect()
+    }
+
+    pub fn orders(&self) -> Vec<(String, OrderRow)> {
+        self.orders.iter().map(|(id, row)| (id.clone(), row.clone())).collect()
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -84,6 +102,20 @@ fn cell_of(row: &StatisticsRow) -> StatisticsCell {
     }
 }
 
+fn order_of(partition: PartitionId, order: &domain::OrderRow) -> (String, OrderRow) {
+    let row = OrderRow {
+        user_id: order.user_id.to_string(),
+        merchant_id: order.merchant_id.to_string(),
+        amount_minor: order.amount_minor,
+        currency: String::from_utf8_lossy(&order.currency).into_owned(),
+        status: order.status.as_ref().map(ToString::to_string),
+        event_time_ms: order.event_time.0,
+        partition: partition.0,
+        offset: order.source_offset.0,
+    };
+    (order.order_id.to_string(), row)
+}
+
 type Waiting = Rc<RefCell<VecDeque<StatisticsFlush>>>;
 
 /// The thread of one process that writes.
@@ -98,7 +130,7 @@ pub struct Writing {
 }
 
 /// The I/O thread's end of it.
-pub struct DatabaseLine(Waiting);
+pub struct DatabaseLine(Waiting, Arc<Mutex<Database>>);
 
 impl Writing {
     pub fn new(
@@ -109,7 +141,7 @@ impl Writing {
     ) -> (Self, DatabaseLine) {
         let waiting = Waiting::default();
         let _ = events.send(StatsEvent::Connected);
-        let line = DatabaseLine(Rc::clone(&waiting));
+        let line = DatabaseLine(Rc::clone(&waiting), Arc::clone(&database));
         (Self { chance, database, waiting, events, committed: Box::new(committed), not_before_ms: 0 }, line)
     }
 
@@ -120,19 +152,36 @@ impl Writing {
         let Some(flush) = self.waiting.borrow_mut().pop_front() else { return };
         let (partition, through) = (flush.partition, flush.through);
         if self.chance.trouble() {
-            let what = self.chance.below(4);
-            self.chance.note(|| format!("database: trouble {what} with the flush of {partition} through {through}"));
+            let what = [
+                "cut before its commit",
+                "deadlock",
+                "read-only database",
+                "slow database",
+                "cut after its commit",
+                "flush of a zombie",
+            ][self.chance.index(6)];
+            self.chance.note(|| format!("database: {what}, with the flush of {partition} through {through}"));
+            self.chance.reached(what);
             match what {
-                // Cut before its commit; a deadlock; read-only for a while.
-                0 => {}
-                1 => self.not_before_ms = self.chance.now_ms() + self.chance.below(3_000),
-                // Cut after its commit: written, and nobody knows.
-                2 => self.database.lock().write(&self.chance, &flush),
+                "cut before its commit" => {}
+                // Rolled back, and tried again at once.
+                "deadlock" => {
+                    self.waiting.borrow_mut().push_front(flush);
+                    return;
+                }
+                "read-only database" => self.not_before_ms = self.chance.now_ms() + self.chance.below(3_000),
+                // The answer is late: the flush stays the first, and is written when it comes.
+                "slow database" => {
+                    self.not_before_ms = self.chance.now_ms() + self.chance.below(5_000);
+                    self.waiting.borrow_mut().push_front(flush);
+                    return;
+                }
+                // Written, and nobody knows.
+                "cut after its commit" => self.database.lock().write(&self.chance, &flush),
                 // On its way for longer than anybody waits.
                 _ => {
                     let due_ms = self.chance.now_ms() + self.chance.below(20_000);
                     self.database.lock().late.push((due_ms, flush.clone()));
-                    self.chance.reached("flush of a zombie");
                 }
             }
             let _ = self.events.send(StatsEvent::Unavailable { error: "as the dice fell".to_owned() });
@@ -167,7 +216,14 @@ impl StatisticsSink for DatabaseLine {
         Ok(())
     }
 
-    fn record_rule_version(&self, _entry: RuleHistoryEntry) {}
+    fn record_rule_version(&self, entry: RuleHistoryEntry) {
+        let key = (entry.rule_id, entry.partition, entry.version);
+        let known = self.1.lock().rule_history.insert(key.clone(), entry.first_offset);
+        assert!(
+            known.is_none_or(|known| known == entry.first_offset),
+            "{key:?} acts from {known:?} on, it said before"
+        );
+    }
 
     fn forget(&self, partition: PartitionId) {
         self.0.borrow_mut().retain(|flush| flush.partition != partition);

@@ -6,21 +6,23 @@
 //! open for too long is aborted, and its writer fenced. Offsets are taken from members of the group, whoever owns the
 //! partition. Requests may arrive late, twice or never.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+// What it answers, to recoveries and to the judges.
+#[path = "answers.rs"]
+mod answers;
+
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use tallyguard::domain::ids::{Offset, PartitionId};
-use tallyguard::log::{LogEvent, PartitionFacts};
-use tallyguard::protocol::cycle::{OffsetCommit, ReadBack, ReadBackRequest};
-use tallyguard::protocol::metadata::{LogIdentity, Metadata};
+use tallyguard::domain::rule::RuleVersion;
+use tallyguard::protocol::cycle::OffsetCommit;
+use tallyguard::protocol::metadata::Metadata;
 use tallyguard::protocol::output::{Destination, OutputId, OutputRecord};
-use tallyguard::reconcile::side_record::SourceRecord;
 
-use crate::chance::{Broken, Chance};
+use crate::chance::Chance;
+use crate::group::{Group, Incarnation};
 
 pub const TOPIC: &str = "transactions";
-pub const TRANSACTION_TIMEOUT_MS: u64 = 4_000;
-pub const SESSION_TIMEOUT_MS: u64 = 6_000;
 const DESTINATIONS: [Destination; 3] = [Destination::Alerts, Destination::Late, Destination::DeadLetter];
 
 /// A source record, as produced.
@@ -98,6 +100,9 @@ pub enum Refused {
     IllegalGeneration,
 }
 
+/// Every version that a commit ever spoke of, of each rule in each partition.
+pub type RuleVersions = BTreeMap<(String, PartitionId), BTreeMap<u32, RuleVersion>>;
+
 /// A request that is on its way.
 #[derive(Debug, Clone)]
 pub enum Request {
@@ -106,22 +111,11 @@ pub enum Request {
     Initialise { writer: String },
 }
 
-/// Which process, of all that ever ran.
-pub type Incarnation = u64;
-
-struct Member {
-    incarnation: Incarnation,
-    last_poll_ms: u64,
-    owned: BTreeSet<PartitionId>,
-    /// Asked for, not given back yet.
-    revoking: BTreeSet<PartitionId>,
-    events: VecDeque<LogEvent>,
-}
-
-#[derive(Default)]
-struct Group {
-    generation: u32,
-    members: BTreeMap<String, Member>,
+/// A request that overtakes nothing until its sender has made some more calls.
+struct Held {
+    writer: String,
+    calls_left: u64,
+    request: Request,
 }
 
 pub struct Kafka {
@@ -131,22 +125,93 @@ pub struct Kafka {
     writers: BTreeMap<String, Writer>,
     pub committed: BTreeMap<PartitionId, (Offset, String)>,
     pending_offsets: Vec<(String, u32, OffsetCommit)>,
-    group: Group,
+    pub group: Group,
     delayed: Vec<(u64, Request)>,
+    held: Vec<Held>,
+    transaction_timeout_ms: u64,
+    topic_id: u32,
+    has_lost_offsets: bool,
+    /// Outputs that a late end of another transaction has committed without their offsets, which are still to come.
+    ahead: HashSet<OutputId>,
+    pub rule_versions: RuleVersions,
 }
 
 impl Kafka {
     pub fn new(chance: Arc<Chance>, partitions: usize) -> Self {
+        // Shorter than a session, or longer.
+        let transaction_timeout_ms = [4_000, 15_000][chance.index(2)];
         Self {
+            group: Group::new(Arc::clone(&chance), partitions),
             chance,
             source: (0..partitions).map(|_| SourcePartition::default()).collect(),
             outputs: DESTINATIONS.into_iter().map(|destination| (destination, Vec::new())).collect(),
             writers: BTreeMap::new(),
             committed: BTreeMap::new(),
             pending_offsets: Vec::new(),
-            group: Group::default(),
             delayed: Vec::new(),
+            held: Vec::new(),
+            transaction_timeout_ms,
+            topic_id: 1,
+            has_lost_offsets: false,
+            ahead: HashSet::new(),
+            rule_versions: BTreeMap::new(),
         }
+    }
+
+    /// The topic has one more partition.
+    pub fn extend(&mut self) {
+        self.source.push(SourcePartition::default());
+        self.group.extend(self.source.len());
+    }
+
+    /// The topic is deleted and made again under its name: other records, another id.
+    pub fn recreate(&mut self, records: Vec<Vec<Option<Record>>>) {
+        self.topic_id += 1;
+        for (partition, entries) in self.source.iter_mut().zip(records) {
+            *partition = SourcePartition { entries, start: 0 };
+        }
+    }
+
+    /// The group's offsets are deleted.
+    pub fn forget_offsets(&mut self) {
+        self.committed.clear();
+        self.has_lost_offsets = true;
+    }
+
+    /// Retention takes what no recovery needs any more.
+    pub fn retain(&mut self, partition: PartitionId) {
+        let Some((offset, text)) = self.committed.get(&partition) else { return };
+        let Ok(metadata) = Metadata::parse(text) else { return };
+        let needed = metadata.horizon.offset.min(metadata.statistics_horizon.offset).min(*offset);
+        let source = &mut self.source[index(partition)];
+        if needed.0 > source.start {
+            source.start = needed.0;
+            self.chance.reached("records deleted by retention");
+            self.chance.note(|| format!("broker: {partition} begins at {needed} from now on"));
+        }
+    }
+
+    /// A process makes a call: what was held back until then arrives before it.
+    pub fn called(&mut self, id: &str) {
+        for held in self.held.iter_mut().filter(|held| held.writer == id) {
+            held.calls_left -= 1;
+        }
+        while let Some(at) = self.held.iter().position(|held| held.calls_left == 0) {
+            let Held { request, .. } = self.held.swap_remove(at);
+            self.chance.note(|| format!("broker: held {request:?}"));
+            self.arrive(request);
+        }
+    }
+
+    /// The request arrives before the sender's next call, or the one after that.
+    pub fn after_calls(&mut self, writer: &str, calls: u64, request: Request) {
+        self.held.push(Held { writer: writer.to_owned(), calls_left: calls.max(1), request });
+    }
+
+    /// What was held back arrives now, whoever calls.
+    pub fn release(&mut self) {
+        let now = self.chance.now_ms();
+        self.delayed.extend(self.held.drain(..).map(|held| (now, held.request)));
     }
 
     /// Everything that happens by itself: requests arrive, markers are written, time runs out.
@@ -165,7 +230,7 @@ impl Kafka {
         for id in ids {
             let writer = self.writers.get_mut(&id).expect("known");
             match &mut writer.state {
-                State::Ongoing { since_ms } if now - *since_ms >= TRANSACTION_TIMEOUT_MS => {
+                State::Ongoing { since_ms } if now - *since_ms >= self.transaction_timeout_ms => {
                     self.chance.reached("transaction timed out");
                     self.chance.note(|| format!("broker: the transaction of {id} has timed out"));
                     writer.epoch += 1;
@@ -187,7 +252,7 @@ impl Kafka {
                 _ => {}
             }
         }
-        self.expire(now);
+        self.group.expire();
     }
 
     pub fn later(&mut self, in_ms: u64, request: Request) {
@@ -196,12 +261,32 @@ impl Kafka {
 
     fn arrive(&mut self, request: Request) {
         let answer = match request {
-            Request::End { writer, epoch, commit } => self.end_transaction(&writer, epoch, commit),
+            Request::End { writer, epoch, commit } => {
+                self.note_torn(&writer, epoch, commit);
+                self.end_transaction(&writer, epoch, commit)
+            }
             Request::Produce { writer, epoch, outputs } => self.produce(&writer, epoch, &outputs),
             Request::Initialise { writer } => self.initialise(&writer).map(|_| ()),
         };
         if answer == Err(Refused::Fenced) {
             self.chance.reached("late request fenced");
+        }
+    }
+
+    /// A late end hits whatever is open under its epoch, and it may be half of it: the broker knows no better.
+    fn note_torn(&mut self, id: &str, epoch: u32, commit: bool) {
+        let Some(Writer { epoch: current, state: State::Ongoing { .. } }) = self.writers.get(id) else { return };
+        if *current != epoch {
+            return;
+        }
+        self.chance.reached(if commit {
+            "transaction torn by a late commit"
+        } else {
+            "transaction torn by a late abort"
+        });
+        if commit {
+            let torn = self.outputs.values().flatten().filter(|it| it.writer == id && it.fate == Fate::Pending);
+            self.ahead.extend(torn.map(|entry| entry.record.id.clone()));
         }
     }
 
@@ -268,23 +353,10 @@ impl Kafka {
         commits: &[OffsetCommit],
     ) -> Result<(), Refused> {
         self.writer(id, epoch)?;
-        self.check_member(member)?;
+        self.group.check(member)?;
         self.join_transaction(id, epoch)?;
         self.pending_offsets.extend(commits.iter().map(|commit| (id.to_owned(), epoch, commit.clone())));
         Ok(())
-    }
-
-    fn check_member(&self, (id, incarnation, generation): (&str, Incarnation, u32)) -> Result<(), Refused> {
-        match self.group.members.get(id) {
-            _ if self.chance.is_broken(Broken::OffsetsWithoutGeneration) => Ok(()),
-            None => Err(Refused::UnknownMember),
-            Some(member) if member.incarnation != incarnation => Err(Refused::Fenced),
-            Some(_) if generation != self.group.generation => {
-                self.chance.reached("offsets of a former generation refused");
-                Err(Refused::IllegalGeneration)
-            }
-            Some(_) => Ok(()),
-        }
     }
 
     pub fn end_transaction(&mut self, id: &str, epoch: u32, commit: bool) -> Result<(), Refused> {
@@ -339,6 +411,7 @@ impl Kafka {
                 self.pending_offsets = others;
                 let ours: Vec<(String, u32, OffsetCommit)> = ours;
                 for (_, _, OffsetCommit { partition, offset, metadata }) in ours.into_iter().filter(|_| commit) {
+                    self.note_rules(partition, &metadata);
                     let before = self.committed.insert(partition, (offset, metadata));
                     let went_back = before.as_ref().is_some_and(|(before, _)| *before > offset);
                     assert!(!went_back, "the committed offset of {partition} went back from {before:?} to {offset}");
@@ -347,277 +420,33 @@ impl Kafka {
         }
     }
 
+    /// A version of a rule acts from one record on, whoever commits it.
+    fn note_rules(&mut self, partition: PartitionId, metadata: &str) {
+        let metadata = Metadata::parse(metadata).expect("as the service writes it");
+        for rule in metadata.decided_with.rules {
+            let versions = self.rule_versions.entry((rule.id.clone(), partition)).or_default();
+            for version in rule.versions {
+                let known = versions.entry(version.version).or_insert_with(|| version.clone());
+                assert_eq!(*known, version, "rule {} of {partition} was committed otherwise before", rule.id);
+            }
+        }
+    }
+
     /// Between two transactions no output stands ahead of the offset that is committed with it.
     fn assert_atomic(&self) {
-        if self.is_deciding() {
+        if self.is_deciding() || self.has_lost_offsets {
             return;
         }
         for entry in self.outputs.values().flatten().filter(|entry| entry.fate == Fate::Committed) {
             let id = &entry.record.id;
             let committed = self.committed.get(&id.partition).map(|(offset, _)| *offset);
             assert!(
-                committed.is_some_and(|committed| id.offset < committed),
+                self.ahead.contains(id) || committed.is_some_and(|committed| id.offset < committed),
                 "the output of {}/{} is committed without its offset ({committed:?})",
                 id.partition,
                 id.offset
             );
         }
-    }
-
-    // The group.
-
-    /// A process joins under an id, taking over from whoever had it.
-    pub fn join(&mut self, id: &str, incarnation: Incarnation) {
-        let now = self.chance.now_ms();
-        if let Some(member) = self.group.members.get_mut(id) {
-            // A static member that comes back gets what it had, without a rebalance.
-            self.chance.reached("static member replaced");
-            let owned: BTreeSet<_> = std::mem::take(&mut member.owned);
-            let events = VecDeque::from([LogEvent::Assigned(owned.iter().copied().collect())]);
-            *member = Member { incarnation, last_poll_ms: now, owned, revoking: BTreeSet::new(), events };
-        } else {
-            let member = Member {
-                incarnation,
-                last_poll_ms: now,
-                owned: BTreeSet::new(),
-                revoking: BTreeSet::new(),
-                events: VecDeque::new(),
-            };
-            self.group.members.insert(id.to_owned(), member);
-        }
-        self.rebalance();
-    }
-
-    pub fn leave(&mut self, id: &str, incarnation: Incarnation) {
-        if self.group.members.get(id).is_some_and(|member| member.incarnation == incarnation) {
-            self.group.members.remove(id);
-            self.rebalance();
-        }
-    }
-
-    /// The heartbeat and what it brings; `None`: the group does not know this process.
-    pub fn poll(&mut self, id: &str, incarnation: Incarnation) -> Option<(u32, Vec<LogEvent>)> {
-        let now = self.chance.now_ms();
-        let generation = self.group.generation;
-        let member = self.group.members.get_mut(id).filter(|member| member.incarnation == incarnation)?;
-        member.last_poll_ms = now;
-        Some((generation, member.events.drain(..).collect()))
-    }
-
-    /// Whether another process has the id.
-    pub fn is_replaced(&self, id: &str, incarnation: Incarnation) -> bool {
-        self.group.members.get(id).is_some_and(|member| member.incarnation != incarnation)
-    }
-
-    /// Partitions that were asked for are given back.
-    pub fn give_back(&mut self, id: &str, incarnation: Incarnation, partitions: &[PartitionId]) {
-        let Some(member) = self.group.members.get_mut(id).filter(|member| member.incarnation == incarnation) else {
-            return;
-        };
-        for partition in partitions {
-            if member.revoking.remove(partition) {
-                member.owned.remove(partition);
-            }
-        }
-        self.rebalance();
-    }
-
-    fn expire(&mut self, now: u64) {
-        let before = self.group.members.len();
-        let chance = Arc::clone(&self.chance);
-        self.group.members.retain(|id, member| {
-            let is_alive = now - member.last_poll_ms < SESSION_TIMEOUT_MS;
-            if !is_alive {
-                chance.note(|| format!("broker: the session of {id} has run out"));
-                chance.reached("session ran out");
-            }
-            is_alive
-        });
-        if self.group.members.len() < before {
-            self.rebalance();
-        }
-    }
-
-    /// Sticky and cooperative: who has too much is asked for the rest; what is free goes to who has least.
-    pub fn rebalance(&mut self) {
-        let count = self.group.members.len();
-        if count == 0 {
-            return;
-        }
-        self.group.generation += 1;
-        let all: BTreeSet<PartitionId> = (0..self.source.len()).map(partition_id).collect();
-        let most = all.len().div_ceil(count);
-        let owned: BTreeSet<PartitionId> =
-            self.group.members.values().flat_map(|member| member.owned.iter().copied()).collect();
-        let mut free: VecDeque<PartitionId> = all.difference(&owned).copied().collect();
-        let least = all.len() / count;
-        let wants = self.group.members.values().any(|member| member.owned.len() < least) && free.is_empty();
-        for member in self.group.members.values_mut() {
-            let keeps = if wants { most } else { all.len() };
-            let kept = member.owned.len() - member.revoking.len();
-            let too_many: Vec<_> =
-                member.owned.difference(&member.revoking).copied().take(kept.saturating_sub(keeps)).collect();
-            if !too_many.is_empty() {
-                member.revoking.extend(too_many.iter().copied());
-                member.events.push_back(LogEvent::Revoked(too_many));
-            }
-        }
-        while let Some(partition) = free.pop_front() {
-            let member = self.group.members.values_mut().min_by_key(|member| member.owned.len()).expect("one at least");
-            member.owned.insert(partition);
-            member.events.push_back(LogEvent::Assigned(vec![partition]));
-        }
-    }
-
-    // What a recovery asks.
-
-    pub fn identity(&self) -> LogIdentity {
-        LogIdentity { cluster_id: "c".to_owned(), topic_id: "t".to_owned(), group: "g".to_owned() }
-    }
-
-    /// Stable offsets: an undecided commit is waited for.
-    pub fn facts(&self, partitions: &[PartitionId]) -> Result<Vec<PartitionFacts>, String> {
-        let mut facts = Vec::new();
-        for &partition in partitions {
-            let is_unstable = self.pending_offsets.iter().any(|(_, _, commit)| commit.partition == partition);
-            if is_unstable && !self.chance.is_broken(Broken::UnstableOffsetsAreRead) {
-                self.chance.reached("unstable offset waited for");
-                return Err(format!("the offset of {partition} is not stable"));
-            }
-            let source = &self.source[index(partition)];
-            let committed = self.committed.get(&partition);
-            let began_with = self.committed.values().find_map(|(_, text)| Metadata::parse(text).ok());
-            facts.push(PartitionFacts {
-                partition,
-                committed: committed.map(|(offset, text)| (*offset, Metadata::parse(text))),
-                group_began_with: began_with.map(|metadata| metadata.partitions_at_first_start),
-                log_start: Offset(source.start),
-                log_end: Offset(source.end()),
-                identity: self.identity(),
-                partitions: i32::try_from(self.source.len()).expect("small"),
-            });
-        }
-        Ok(facts)
-    }
-
-    /// Committed outputs up to now; those that are undecided are waited for.
-    pub fn read_back(&self, requests: &[ReadBackRequest]) -> Result<Vec<ReadBack>, String> {
-        let looks = requests.iter().any(|request| request.outputs_from.is_some());
-        if looks && self.outputs.values().flatten().any(|entry| entry.fate == Fate::Pending) {
-            self.chance.reached("open outputs waited for");
-            return Err("undecided outputs stand before the end".to_owned());
-        }
-        let read_back = |request: &ReadBackRequest| {
-            let is_unstable = self.pending_offsets.iter().any(|(_, _, commit)| commit.partition == request.partition);
-            if is_unstable && !self.chance.is_broken(Broken::UnstableOffsetsAreRead) {
-                return Err(format!("the offset of {} is not stable", request.partition));
-            }
-            let found = self.outputs.values().flatten().filter(|entry| {
-                entry.fate == Fate::Committed
-                    && entry.record.id.partition == request.partition
-                    && entry.appended_ms >= request.since_ms - 1_000
-                    && request.outputs_from.is_some_and(|from| entry.record.id.offset >= from)
-            });
-            let outputs: HashSet<OutputId> = found.map(|entry| entry.record.id.clone()).collect();
-            let committed = self.committed.get(&request.partition).map(|(offset, _)| *offset);
-            Ok(ReadBack { partition: request.partition, committed, outputs })
-        };
-        requests.iter().map(read_back).collect()
-    }
-
-    // What the judges ask.
-
-    /// The offset that is decided, its marker written or not.
-    pub fn decided(&self, partition: PartitionId) -> Option<Offset> {
-        let is_decided = |id: &String| {
-            self.writers.get(id).is_some_and(|writer| matches!(writer.state, State::Ending { commit: true, .. }))
-        };
-        let pending =
-            self.pending_offsets.iter().filter(|(id, _, commit)| commit.partition == partition && is_decided(id));
-        let committed = self.committed.get(&partition).map(|(offset, _)| *offset);
-        pending.map(|(_, _, commit)| Some(commit.offset)).chain([committed]).max().flatten()
-    }
-
-    /// Markers of some transaction are on their way.
-    pub fn is_deciding(&self) -> bool {
-        self.writers.values().any(|writer| matches!(writer.state, State::Ending { .. }))
-    }
-
-    pub fn is_quiet(&self) -> bool {
-        let open = self.writers.values().any(|writer| !matches!(writer.state, State::Empty { .. }));
-        !open && self.delayed.is_empty() && self.pending_offsets.is_empty()
-    }
-
-    pub fn is_caught_up(&self) -> bool {
-        (0..self.source.len()).all(|at| {
-            let end = self.source[at].end();
-            self.committed.get(&partition_id(at)).is_some_and(|(offset, _)| offset.0 == end) || end == 0
-        })
-    }
-
-    /// Source records before these offsets, as the recount takes them.
-    pub fn source_before(&self, ends: &BTreeMap<PartitionId, Offset>) -> Vec<SourceRecord> {
-        let mut records = Vec::new();
-        for (at, source) in self.source.iter().enumerate() {
-            let end = ends.get(&partition_id(at)).map_or(0, |end| end.0);
-            for (offset, entry) in (0..end).zip(&source.entries) {
-                let Some(Record { timestamp_ms, key, value }) = entry.clone() else { continue };
-                records.push(SourceRecord {
-                    partition: partition_id(at).0,
-                    offset,
-                    timestamp_ms: Some(timestamp_ms),
-                    key,
-                    value,
-                    headers: Vec::new(),
-                });
-            }
-        }
-        records
-    }
-
-    pub fn committed_offsets(&self) -> BTreeMap<PartitionId, Offset> {
-        self.committed.iter().map(|(partition, (offset, _))| (*partition, *offset)).collect()
-    }
-
-    /// Committed records of an output topic.
-    pub fn committed_outputs(&self, destination: Destination) -> Vec<SourceRecord> {
-        let committed = self.outputs[&destination].iter().filter(|entry| entry.fate == Fate::Committed);
-        committed
-            .zip(0..)
-            .map(|(entry, offset)| SourceRecord {
-                partition: 0,
-                offset,
-                timestamp_ms: Some(entry.appended_ms),
-                key: entry.record.key.clone(),
-                value: entry.record.value.clone(),
-                headers: entry
-                    .record
-                    .headers
-                    .iter()
-                    .map(|(name, value)| (String::from_utf8_lossy(name).into_owned(), value.clone()))
-                    .collect(),
-            })
-            .collect()
-    }
-
-    /// Who stands where, for a failing run.
-    pub fn describe(&self) -> String {
-        let writers =
-            self.writers.iter().map(|(id, writer)| format!("{id}: epoch {}, {:?}", writer.epoch, writer.state));
-        let members = self.group.members.iter().map(|(id, member)| {
-            format!("{id} (process {}): {:?}, gives back {:?}", member.incarnation, member.owned, member.revoking)
-        });
-        let ends: Vec<i64> = self.source.iter().map(SourcePartition::end).collect();
-        let pending = self.outputs.values().flatten().filter(|entry| entry.fate == Fate::Pending);
-        format!(
-            "writers: {}\nmembers of generation {}: {}\ncommitted {:?} of {ends:?}, {} outputs undecided (epochs {:?})",
-            writers.collect::<Vec<_>>().join("; "),
-            self.group.generation,
-            members.collect::<Vec<_>>().join("; "),
-            self.committed_offsets(),
-            pending.clone().count(),
-            pending.map(|entry| entry.epoch).collect::<BTreeSet<_>>(),
-        )
     }
 }
 

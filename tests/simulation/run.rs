@@ -2,33 +2,36 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 
 use parking_lot::Mutex;
 use tallyguard::cli::exit::Exit;
 use tallyguard::domain::ids::{Offset, PartitionId};
+use tallyguard::domain::partition::PartitionState;
 use tallyguard::protocol::output::Destination;
 use tallyguard::reconcile::compare::{
-    Guard, compare_alert_records, compare_dead_letters, compare_late_records, compare_statistics,
+    Guard, compare_alert_records, compare_dead_letters, compare_late_records, compare_orders, compare_statistics,
 };
 use tallyguard::reconcile::recount::{Recount, recount};
 
 use crate::chance::{Broken, Chance, Faults};
 use crate::database::Database;
 use crate::disk::Disk;
-use crate::kafka::Kafka;
+use crate::epilogue::epilogue;
+use crate::kafka::{Kafka, index, partition_id};
 use crate::process::{Killed, Process, Setup, World};
-use crate::traffic::{Traffic, configured, parameters};
+use crate::traffic::{Configuration, Traffic};
 
 /// Machines, and the instance that runs on each: two of them know the same one, so that one can be replaced while it sleeps.
 const MACHINES: [&str; 4] = ["a", "b", "a", "c"];
 const QUANTA: u64 = 6_000;
+const PARTITIONS_MAX: usize = 6;
 /// Virtual time that a healed world may take.
 const HEALING_MS: u64 = 180_000;
 
-struct Machine {
+pub struct Machine {
     id: &'static str,
     process: RefCell<Option<Process>>,
     disk: Disk,
@@ -36,17 +39,23 @@ struct Machine {
     starts_at_ms: Cell<Option<u64>>,
 }
 
-struct Crew {
+pub struct Crew {
     chance: Arc<Chance>,
     machines: Vec<Machine>,
     incarnations: Cell<u64>,
+    /// What a process that starts now is configured with, unless somebody makes a mistake.
+    pub configuration: Cell<Configuration>,
+    /// Partitions are added to the topic, or somebody makes mistakes: a mistake with a new partition would be its beginning.
+    is_extended: bool,
+    /// Nothing is mended any more.
+    is_over: Cell<bool>,
     /// How deep processes are preempted by each other.
     depth: Cell<u32>,
     world: RefCell<Option<World>>,
 }
 
 impl Crew {
-    fn world(&self) -> World {
+    pub fn world(&self) -> World {
         self.world.borrow().clone().expect("made at once")
     }
 
@@ -59,10 +68,11 @@ impl Crew {
             if machine.starts_at_ms.get().is_some_and(|at| at <= self.chance.now_ms()) {
                 machine.starts_at_ms.set(None);
                 self.incarnations.set(self.incarnations.get() + 1);
+                let configuration = Configuration { is_wrong: self.makes_a_mistake(), ..self.configuration.get() };
                 let setup = Setup {
                     id: machine.id.to_owned(),
                     incarnation: self.incarnations.get(),
-                    configured: configured(),
+                    configuration,
                     disk: machine.disk.clone(),
                 };
                 *slot = Some(Process::start(&self.world(), setup));
@@ -89,6 +99,13 @@ impl Crew {
                         process.die();
                         return;
                     }
+                    Exit::Refused => {
+                        self.chance.reached(refusal_in(&leave.reason));
+                        process.die();
+                        if self.is_over.get() {
+                            return;
+                        }
+                    }
                     Exit::Failed if leave.reason.contains("not known to be decided") => process.die(),
                     _ => panic!("a process left for no good reason: {leave:?}"),
                 }
@@ -96,9 +113,13 @@ impl Crew {
             Err(payload) if payload.is::<Killed>() => {
                 self.chance.reached("killed");
                 slot.take().expect("it ran").die();
-                if self.chance.per_mille(200) {
-                    self.chance.reached("disk lost");
-                    machine.disk.wipe();
+                match self.chance.below(10) {
+                    0..2 => {
+                        self.chance.reached("disk lost");
+                        machine.disk.wipe();
+                    }
+                    2..5 => machine.disk.cut_power(),
+                    _ => {}
                 }
             }
             Err(payload) => resume_unwind(payload),
@@ -106,8 +127,15 @@ impl Crew {
         machine.starts_at_ms.set(Some(again_at));
     }
 
+    fn makes_a_mistake(&self) -> bool {
+        let world = self.world();
+        let kafka = world.kafka.lock();
+        let is_possible = !self.is_extended && kafka.committed.len() == kafka.source.len();
+        is_possible && self.chance.faults().trouble > 0 && self.chance.per_mille(50)
+    }
+
     /// Has everybody who is not preempted go on until then.
-    fn run_until(&self, until_ms: u64) {
+    pub fn run_until(&self, until_ms: u64) {
         let deep = self.depth.get();
         self.depth.set(deep + 1);
         while self.chance.now_ms() < until_ms {
@@ -139,9 +167,83 @@ impl Crew {
                     process.ask_to_stop();
                 }
             }
+            // New rules: the next processes have them, and meet partitions that others have left with the old ones.
+            12 if self.configuration.get().rules < Configuration::NEWEST => {
+                let now = self.configuration.get();
+                self.configuration.set(Configuration { rules: now.rules + 1, ..now });
+                self.chance.reached("rules changed");
+            }
+            13 => self.machines[at].disk.rot(),
+            14..16 => {
+                let world = self.world();
+                let mut kafka = world.kafka.lock();
+                let partition = partition_id(self.chance.index(kafka.source.len()));
+                kafka.retain(partition);
+            }
+            16 if self.is_extended => {
+                let world = self.world();
+                let mut kafka = world.kafka.lock();
+                if kafka.source.len() < PARTITIONS_MAX {
+                    kafka.extend();
+                    self.chance.reached("partition added");
+                }
+            }
             _ => {}
         }
     }
+
+    /// Those who run with anything else than what is in force now are stopped, to start again with it.
+    fn bring_up_to_date(&self) {
+        for machine in &self.machines {
+            if let Ok(slot) = machine.process.try_borrow()
+                && let Some(process) = slot.as_ref()
+                && process.configuration != self.configuration.get()
+            {
+                process.ask_to_stop();
+            }
+        }
+    }
+
+    /// Kills whoever runs, and loses the disks of some.
+    pub fn kill_everybody(&self) {
+        for machine in &self.machines {
+            if let Some(process) = machine.process.borrow_mut().take() {
+                process.die();
+            }
+            machine.starts_at_ms.set(None);
+            if self.chance.per_mille(300) {
+                machine.disk.wipe();
+            }
+        }
+    }
+
+    /// Starts those that have an id of their own; whoever refuses stays away.
+    pub fn start_over(&self) {
+        self.is_over.set(true);
+        for machine in [&self.machines[0], &self.machines[1]] {
+            machine.starts_at_ms.set(Some(0));
+        }
+    }
+
+    /// The states of all partitions, out of the hands of who has them.
+    fn states(&self) -> Vec<Box<PartitionState>> {
+        let processes = self.machines.iter().map(|machine| machine.process.borrow());
+        processes.filter_map(|process| process.as_ref().map(Process::states)).flatten().collect()
+    }
+}
+
+/// What a process that left has refused to do.
+fn refusal_in(reason: &str) -> &'static str {
+    let known = [
+        ("is gone, but", "refused: offsets gone"),
+        ("belongs to another topic", "refused: another topic"),
+        ("no longer holds records", "refused: log truncated"),
+        ("before the committed offset", "refused: log shorter"),
+        ("is ahead of the committed offset", "refused: snapshot ahead"),
+        ("the configuration changed", "refused: parameters changed"),
+    ];
+    let found = known.iter().find(|(text, _)| reason.contains(text));
+    found.unwrap_or_else(|| panic!("an unknown refusal: {reason}")).1
 }
 
 /// What a run was like.
@@ -156,10 +258,30 @@ pub struct Failure {
     pub end_of_trace: String,
 }
 
+thread_local! {
+    static RUNS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// A panic of a run is its result, and is not printed.
+fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !RUNS.get() {
+                usual(info);
+            }
+        }));
+    });
+}
+
 /// Runs a seed to its end; a broken promise is the error.
-pub fn run(seed: u64, broken: Option<Broken>) -> Result<Report, Failure> {
-    let chance = Arc::new(Chance::new(seed, broken));
+pub fn run(seed: u64, broken: Option<Broken>, is_traced: bool) -> Result<Report, Failure> {
+    hush();
+    let chance = Arc::new(Chance::new(seed, broken, is_traced));
+    RUNS.set(true);
     let outcome = catch_unwind(AssertUnwindSafe(|| story(&chance)));
+    RUNS.set(false);
     match outcome {
         Ok(()) => Ok(Report { coverage: chance.coverage(), trace: chance.trace() }),
         Err(payload) => {
@@ -185,6 +307,9 @@ fn story(chance: &Arc<Chance>) {
             })
             .collect(),
         incarnations: Cell::new(0),
+        configuration: Cell::new(Configuration { rules: 1, orders: chance.per_mille(300), is_wrong: false }),
+        is_extended: chance.per_mille(300),
+        is_over: Cell::new(false),
         depth: Cell::new(0),
         world: RefCell::new(None),
     });
@@ -224,7 +349,7 @@ fn story(chance: &Arc<Chance>) {
             world.tick(chance.below(6));
         }
         if number % 500 == 499 {
-            assert_consistent(&kafka.lock());
+            assert_consistent(&crew, &kafka.lock());
         }
         if traffic.is_over() && chance.per_mille(2) {
             break;
@@ -233,7 +358,10 @@ fn story(chance: &Arc<Chance>) {
     chance.note(|| "everything heals".to_owned());
     chance.set_faults(Faults::default());
     heal(&crew, &world, &mut traffic);
-    judge(&world);
+    judge(&crew, &world);
+    if chance.per_mille(300) {
+        epilogue(&crew, &world, &mut traffic);
+    }
     crew.world.borrow_mut().take();
     for machine in &crew.machines {
         machine.process.borrow_mut().take();
@@ -243,6 +371,7 @@ fn story(chance: &Arc<Chance>) {
 /// Without faults everything must be worked off, and nothing may be left hanging.
 fn heal(crew: &Crew, world: &World, traffic: &mut Traffic) {
     let until_ms = world.chance.now_ms() + HEALING_MS;
+    world.kafka.lock().release();
     let mut settled_at_ms = None;
     loop {
         if !traffic.is_over() {
@@ -251,6 +380,7 @@ fn heal(crew: &Crew, world: &World, traffic: &mut Traffic) {
         if (0..crew.machines.len()).all(|at| !crew.is_running(at)) {
             crew.machines[0].starts_at_ms.set(Some(0));
         }
+        crew.bring_up_to_date();
         crew.run_until(world.chance.now_ms() + 20);
         let is_done = {
             let kafka = world.kafka.lock();
@@ -260,34 +390,36 @@ fn heal(crew: &Crew, world: &World, traffic: &mut Traffic) {
         let settled = *settled_at_ms.get_or_insert(now);
         if !is_done {
             settled_at_ms = None;
-        } else if now - settled > 2_000 && rows_differ(world).is_empty() {
+        } else if now - settled > 2_000 && rows_differ(crew, world).is_empty() {
             return;
         }
         if now >= until_ms {
-            let rows = rows_differ(world);
+            let rows = rows_differ(crew, world);
             let state = world.kafka.lock().describe();
             panic!("not settled {HEALING_MS} ms after everything had healed\n{state}\n{rows:?}");
         }
     }
 }
 
-fn expected_at(kafka: &Kafka, ends: &BTreeMap<PartitionId, Offset>) -> Recount {
-    recount(&kafka.source_before(ends), &parameters())
+fn expected_at(crew: &Crew, kafka: &Kafka, ends: &BTreeMap<PartitionId, Offset>) -> Recount {
+    recount(&kafka.source_before(ends), &crew.configuration.get().parameters(&kafka.rule_versions))
 }
 
-fn rows_differ(world: &World) -> Vec<String> {
+fn rows_differ(crew: &Crew, world: &World) -> Vec<String> {
     let kafka = world.kafka.lock();
-    let expected = expected_at(&kafka, &kafka.committed_offsets());
-    let found = world.database.lock().rows();
-    compare_statistics(&expected.statistics, &found, Guard::Compared).iter().map(ToString::to_string).collect()
+    let expected = expected_at(crew, &kafka, &kafka.committed_offsets());
+    let database = world.database.lock();
+    let mut found = compare_statistics(&expected.statistics, &database.rows(), Guard::Compared);
+    found.extend(compare_orders(&expected.orders, &database.orders()));
+    found.iter().map(ToString::to_string).collect()
 }
 
 /// Whenever no transaction is being decided, what is committed is what the committed records add up to.
-fn assert_consistent(kafka: &Kafka) {
+fn assert_consistent(crew: &Crew, kafka: &Kafka) {
     if kafka.is_deciding() {
         return;
     }
-    let expected = expected_at(kafka, &kafka.committed_offsets());
+    let expected = expected_at(crew, kafka, &kafka.committed_offsets());
     let mut found = compare_alert_records(&expected.alerts, &kafka.committed_outputs(Destination::Alerts));
     found.extend(compare_dead_letters(&expected.dead_letters, &kafka.committed_outputs(Destination::DeadLetter)));
     found.extend(compare_late_records(&expected.late, &kafka.committed_outputs(Destination::Late)));
@@ -295,11 +427,35 @@ fn assert_consistent(kafka: &Kafka) {
     assert!(found.is_empty(), "{} differences:\n{}\n{}", lines.len(), lines.join("\n"), kafka.describe());
 }
 
-fn judge(world: &World) {
+fn judge(crew: &Crew, world: &World) {
+    let states = crew.states();
     let kafka = world.kafka.lock();
     assert!(!kafka.is_deciding());
-    assert_consistent(&kafka);
-    let expected = expected_at(&kafka, &kafka.committed_offsets());
+    assert_consistent(crew, &kafka);
+    let committed = kafka.committed_offsets();
+    let expected = expected_at(crew, &kafka, &committed);
+    let outcomes = expected.outcomes;
+    let records = kafka.source_before(&committed).len();
+    let sum = outcomes.counted + outcomes.duplicate + outcomes.late + outcomes.dead_letter;
+    assert_eq!(sum, records as u64, "{outcomes:?}");
+    assert_eq!(outcomes.late, kafka.committed_outputs(Destination::Late).len() as u64, "late records");
+    assert_eq!(outcomes.dead_letter, kafka.committed_outputs(Destination::DeadLetter).len() as u64, "dead letters");
+    for state in states {
+        let partition = state.partition();
+        let source = &kafka.source[index(partition)];
+        let uninterrupted = crew.configuration.get().uninterrupted(partition, source, &kafka.rule_versions);
+        assert!(state.canonical() == uninterrupted.canonical(), "the state of {partition} is not that of its records");
+        world.chance.reached("state compared");
+    }
+    for ((rule, partition, version), first) in &world.database.lock().rule_history {
+        let committed = kafka.rule_versions.get(&(rule.clone(), *partition)).and_then(|versions| versions.get(version));
+        assert_eq!(
+            committed.map(|version| version.from),
+            Some(*first),
+            "rule_history of {rule} in {partition}, version {version}: {:?}",
+            kafka.rule_versions.get(&(rule.clone(), *partition))
+        );
+    }
     for (what, found) in [
         ("an alert", expected.alerts.len()),
         ("a late record", expected.late.len()),

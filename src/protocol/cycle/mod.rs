@@ -124,7 +124,7 @@ impl CommitCycle {
         let Some(transaction) = &mut self.transaction else { return };
         let parts = transaction.parts.len();
         transaction.parts.retain(|(part, _)| *part != partition);
-        if transaction.parts.len() < parts {
+        if transaction.parts.len() < parts && !mutants::is(Mutant::EffectsOfALostPartitionCommitted) {
             self.doubt();
         }
     }
@@ -134,7 +134,7 @@ impl CommitCycle {
         let outputs_max = self.settings.outputs_per_commit_max;
         let Some(ledger) = self.ledgers.get_mut(&partition) else { return };
         let Effects { progress, mut outputs } = effects;
-        if !ledger.written_already.is_empty() {
+        if !ledger.written_already.is_empty() && !mutants::is(Mutant::OutputsFoundAheadWrittenAgain) {
             outputs.retain(|output| !ledger.written_already.remove(&output.id));
         }
         let newest = ledger.queue.back().map_or(ledger.committed, |tail| tail.progress);
@@ -320,9 +320,10 @@ impl CommitCycle {
             (Step::ReadBack(_), Outcome::ReadBack(found)) => self.settle(found, now, wall_ms),
             (Step::Abort, _) => {
                 self.doubt();
+                self.writer_ready |= mutants::is(Mutant::WriterKeptAfterAnAbort);
                 Vec::new()
             }
-            (Step::Commit, Outcome::DoneDisturbed(why)) => {
+            (Step::Commit, Outcome::DoneDisturbed(why)) if !mutants::is(Mutant::DisturbedCommitBelieved) => {
                 self.doubt();
                 vec![Notice::Trouble(format!("commit answered after a disturbance, verifying it: {why}"))]
             }
@@ -350,6 +351,10 @@ impl CommitCycle {
         match failure {
             Outcome::Retriable(why) if self.failures <= RETRIES_MAX => {
                 self.back_off(now);
+                // A successor may have come meanwhile.
+                if step == Step::ReplaceWriter {
+                    self.doubt();
+                }
                 let again = !matches!(step, Step::ReplaceWriter | Step::ProbeMembership | Step::ReadBack(_));
                 if again && let Some(transaction) = &mut self.transaction {
                     transaction.steps.push_front(step);
@@ -386,7 +391,7 @@ impl CommitCycle {
     /// A new writer fences whoever holds the id now. That may be a successor of this very process, so the group is asked
     /// first: this process may have been frozen, and replaced, while it believed to be waiting for an answer.
     fn doubt(&mut self) {
-        self.probe_membership = true;
+        self.probe_membership = !mutants::is(Mutant::MembershipNotAskedFor);
         self.writer_ready = mutants::is(Mutant::WriterReusedAfterATimeOut);
         if let Some(transaction) = &mut self.transaction {
             transaction.in_doubt = true;

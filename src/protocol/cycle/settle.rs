@@ -4,6 +4,7 @@ use super::plan::DeliveryMode;
 use super::steps::{Notice, ReadBack};
 use super::{CommitCycle, MonotonicMs};
 use crate::domain::ids::PartitionId;
+use crate::mutants::{self, Mutant};
 use crate::protocol::output::Effects;
 
 impl CommitCycle {
@@ -88,7 +89,8 @@ impl CommitCycle {
             }
             let (written, missing): (Vec<_>, Vec<_>) = effects.outputs.drain(..).partition(|output| {
                 // Without transactions an offset never moves before the outputs, if they go first.
-                let is_known = self.settings.mode == DeliveryMode::AtLeastOnce && moved;
+                let is_believed = mutants::is(Mutant::OffsetAloneDecidesADoubt);
+                let is_known = (self.settings.mode == DeliveryMode::AtLeastOnce || is_believed) && moved;
                 is_known || read_back.outputs.contains(&output.id)
             });
             if moved && missing.is_empty() {

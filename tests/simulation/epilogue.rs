@@ -1,0 +1,66 @@
+//! What no engine can go on from: the log or the group's offsets are not what they were. It must refuse, and change nothing.
+
+use std::collections::BTreeMap;
+
+use tallyguard::domain::ids::{Offset, PartitionId};
+use tallyguard::protocol::output::Destination;
+
+use crate::kafka::Kafka;
+use crate::process::World;
+use crate::run::Crew;
+use crate::traffic::Traffic;
+
+/// Virtual time in which everybody has found out.
+const UNTIL_REFUSED_MS: u64 = 40_000;
+
+#[derive(PartialEq, Eq)]
+struct Standing {
+    offsets: BTreeMap<PartitionId, Offset>,
+    outputs: [usize; 3],
+}
+
+fn standing(kafka: &Kafka) -> Standing {
+    let count = |destination| kafka.committed_outputs(destination).len();
+    Standing {
+        offsets: kafka.committed_offsets(),
+        outputs: [Destination::Alerts, Destination::Late, Destination::DeadLetter].map(count),
+    }
+}
+
+/// Breaks something while nobody runs, starts two processes, and looks whether anything moves.
+pub fn epilogue(crew: &Crew, world: &World, traffic: &mut Traffic) {
+    crew.kill_everybody();
+    crew.run_until(world.chance.now_ms() + 30_000);
+    let before = {
+        let mut kafka = world.kafka.lock();
+        let before = standing(&kafka);
+        let partitions = kafka.source.len();
+        match world.chance.below(4) {
+            0 => {
+                let records = world.chance.index(200);
+                kafka.recreate(traffic.strangers(partitions, records));
+            }
+            1 => {
+                for source in &mut kafka.source {
+                    source.entries.truncate(source.entries.len() / 2);
+                }
+            }
+            // Whatever open windows need is gone; a snapshot may have it.
+            2 => {
+                for source in &mut kafka.source {
+                    source.start = source.end();
+                }
+            }
+            _ => kafka.forget_offsets(),
+        }
+        before
+    };
+    crew.start_over();
+    crew.run_until(world.chance.now_ms() + UNTIL_REFUSED_MS);
+    let kafka = world.kafka.lock();
+    let after = standing(&kafka);
+    assert!(before.outputs == after.outputs, "outputs of what should have been refused: {}", kafka.describe());
+    for (partition, offset) in &after.offsets {
+        assert_eq!(before.offsets.get(partition), Some(offset), "an offset of what should have been refused");
+    }
+}
