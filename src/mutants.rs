@@ -30,6 +30,8 @@ pub enum Mutant {
     ParkedStateReusedAnyway,
     /// A commit that was answered after a disturbance is believed.
     DisturbedCommitBelieved,
+    /// An offset that somebody else has moved to where this process wanted it is taken for its own commit.
+    CommitOfAnotherTakenForOwn,
     /// After a doubt a moved offset is taken for the outputs too.
     OffsetAloneDecidesADoubt,
     /// Who is in doubt replaces the writer without asking the group whether it is still a member.
@@ -50,7 +52,7 @@ pub enum Mutant {
 
 /// Every one.
 #[cfg(feature = "mutants")]
-pub const ALL: [Mutant; 21] = [
+pub const ALL: [Mutant; 22] = [
     Mutant::OutputsCommittedBeforeTheirOffsets,
     Mutant::OffsetsCommittedBeforeTheirOutputs,
     Mutant::WriterReusedAfterATimeOut,
@@ -64,6 +66,7 @@ pub const ALL: [Mutant; 21] = [
     Mutant::FirstStartTakenForCommitted,
     Mutant::ParkedStateReusedAnyway,
     Mutant::DisturbedCommitBelieved,
+    Mutant::CommitOfAnotherTakenForOwn,
     Mutant::OffsetAloneDecidesADoubt,
     Mutant::MembershipNotAskedFor,
     Mutant::WriterKeptAfterAnAbort,

@@ -149,6 +149,12 @@ impl PartitionState {
     /// Everything that the state holds, in one canonical byte string: equal states, equal bytes.
     #[must_use]
     pub fn canonical(&self) -> Vec<u8> {
+        self.canonical_lines().concat()
+    }
+
+    /// The same, entry by entry: counters, what they have counted, statistics rows, and how far it has come.
+    #[must_use]
+    pub fn canonical_lines(&self) -> Vec<Vec<u8>> {
         let mut lines: Vec<Vec<u8>> = Vec::new();
         for class in &self.classes {
             for window in &class.open {
@@ -166,7 +172,7 @@ impl PartitionState {
         }
         lines.sort_unstable();
         lines.push(Encoder::default().i64(self.next.0).i64(self.watermark.0).0);
-        lines.concat()
+        lines
     }
 }
 

@@ -17,7 +17,7 @@ use crate::engine::parking::Parked;
 use crate::log::{Doorbell, PartitionFacts, RecoveryReader};
 use crate::mutants::{self, Mutant};
 use crate::protocol::cycle::{DeliveryMode, ReadBackRequest};
-use crate::protocol::metadata::LogIdentity;
+use crate::protocol::metadata::{LogIdentity, Metadata};
 use crate::protocol::output::OutputId;
 use crate::protocol::recovery::{Configured, Facts, Refusal, SnapshotHead, Start, StartSource, decide};
 use crate::state::{Snapshots, StoredSnapshot};
@@ -157,7 +157,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             let (partition, epoch) = (asked.partition, asked.epoch);
             let snapshot = self.load(partition);
             match self.decide(&facts, snapshot.as_ref(), asked) {
-                Ok(start) => decided.push((partition, epoch, facts.identity, start, snapshot)),
+                Ok(start) => decided.push((partition, epoch, facts, start, snapshot)),
                 Err(refusal) => {
                     wanted.retain(|other| other.partition != partition);
                     self.answer(Answer::Refused { partition, epoch, refusal });
@@ -183,9 +183,12 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             }
         };
         tracing::debug!("outputs read back after {:?}", began.elapsed());
-        for (partition, epoch, identity, mut start, snapshot) in decided {
+        for (partition, epoch, facts, mut start, snapshot) in decided {
             let read_back = found.iter_mut().find(|read_back| read_back.partition == partition);
-            let moved = read_back.as_ref().is_some_and(|read_back| read_back.committed != Some(start.committed));
+            let moved = read_back.as_ref().is_some_and(|read_back| {
+                let committed = read_back.committed.as_ref();
+                committed.map(|(offset, text)| (*offset, Metadata::parse(text))) != facts.committed
+            });
             if moved && !mutants::is(Mutant::MovedOffsetOverlooked) {
                 // Somebody committed in between: look again.
                 continue;
@@ -199,6 +202,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             let snapshot = snapshot.map(|(_, stored)| stored);
             let Some(state) = self.build(partition, &start, snapshot, parked) else { continue };
             wanted.retain(|other| other.partition != partition);
+            let identity = facts.identity;
             let prepared = Prepared { state, start, identity, written_already, began };
             self.answer(Answer::Recovered { partition, epoch, prepared: Box::new(prepared) });
         }

@@ -57,6 +57,8 @@ pub struct Late {
     pub id: Id,
     pub epoch: u8,
     pub request: Request,
+    /// A duplicate that its sender does not know of. Such a one does not outlast its sender's session.
+    pub is_silent: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -195,7 +197,8 @@ impl Cluster {
             let fate = if commit { Fate::Committed } else { Fate::Aborted };
             for output in &mut self.outputs {
                 if output.writer == id && output.fate == Fate::Undecided {
-                    output.fate = fate;
+                    // Who has written it is of no more interest.
+                    (output.fate, output.writer) = (fate, 0);
                 }
             }
             // Of aborted outputs nobody hears anything any more.

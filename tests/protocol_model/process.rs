@@ -79,12 +79,14 @@ pub enum At {
 pub struct Process {
     pub epoch: u8,
     pub generation: u8,
+    /// Another process had its id when it last did something: it could know.
+    pub was_replaced: bool,
     pub at: At,
 }
 
 impl Process {
     pub fn new(at: At) -> Self {
-        Self { epoch: 0, generation: 0, at }
+        Self { epoch: 0, generation: 0, was_replaced: false, at }
     }
 
     /// After its commit, or when everything before is known: the next record, unless its output is there already.

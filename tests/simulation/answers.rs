@@ -62,7 +62,7 @@ impl Kafka {
                     && request.outputs_from.is_some_and(|from| entry.record.id.offset >= from)
             });
             let outputs: HashSet<OutputId> = found.map(|entry| entry.record.id.clone()).collect();
-            let committed = self.committed.get(&request.partition).map(|(offset, _)| *offset);
+            let committed = self.committed.get(&request.partition).cloned();
             Ok(ReadBack { partition: request.partition, committed, outputs })
         };
         requests.iter().map(read_back).collect()
@@ -118,6 +118,11 @@ impl Kafka {
 
     pub fn committed_offsets(&self) -> BTreeMap<PartitionId, Offset> {
         self.committed.iter().map(|(partition, (offset, _))| (*partition, *offset)).collect()
+    }
+
+    /// How many records of an output topic are committed.
+    pub fn readable_outputs(&self, destination: Destination) -> usize {
+        self.outputs[&destination].iter().filter(|entry| entry.fate == Fate::Committed).count()
     }
 
     /// Committed records of an output topic, without those whose offsets are still to come.

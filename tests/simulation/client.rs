@@ -90,8 +90,8 @@ impl RecoveryReader for SimReader {
             if !found.outputs.is_empty() {
                 self.world.chance.reached("outputs found ahead");
             }
-            if let Some((offset, _)) = self.early.remove(&found.partition) {
-                found.committed = Some(offset);
+            if let Some(early) = self.early.remove(&found.partition) {
+                found.committed = Some(early);
             }
         }
         found
@@ -123,6 +123,11 @@ impl SimLog {
         while self.kafka(|kafka| kafka.is_ending(&self.id)) {
             self.world.tick(1 + self.world.chance.below(20));
         }
+    }
+
+    /// As the group knows by now.
+    fn is_member(&self) -> bool {
+        self.kafka(|kafka| kafka.group.check((&self.id, self.incarnation, self.generation)).is_ok())
     }
 
     fn refused(&self, refused: Refused) -> Outcome {
@@ -179,7 +184,7 @@ impl SimLog {
             }
             // The client sends a commit again, both arrive, and nothing is said about it: the late one meets another
             // transaction of the same epoch.
-            (5, Some(request @ Request::End { commit: true, .. })) => {
+            (5, Some(request @ Request::End { commit: true, .. })) if self.is_member() => {
                 chance.reached("request duplicated in silence");
                 match self.kafka(&send) {
                     Ok(()) => {
@@ -391,8 +396,9 @@ fn name(step: &Step) -> String {
 fn short(outcome: &Outcome) -> String {
     match outcome {
         Outcome::ReadBack(found) => {
-            let parts =
-                found.iter().map(|it| format!("{}: {:?} and {} outputs", it.partition, it.committed, it.outputs.len()));
+            let parts = found.iter().map(|it| {
+                format!("{}: {:?} and {} outputs", it.partition, it.committed.as_ref().map(|it| it.0), it.outputs.len())
+            });
             parts.collect::<Vec<_>>().join(", ")
         }
         other => format!("{other:?}"),

@@ -190,6 +190,7 @@ impl Writing {
         }
         let committed = (self.committed)(partition);
         assert!(committed >= Some(through), "statistics through {through} of {partition} are ahead of {committed:?}");
+        self.chance.note(|| format!("database: takes {} rows of {partition} through {through}", flush.rows.len()));
         self.database.lock().write(&self.chance, &flush);
         let _ = self.events.send(StatsEvent::Connected);
         let _ = self.events.send(StatsEvent::Acknowledged { partition, through });

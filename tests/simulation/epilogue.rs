@@ -20,7 +20,7 @@ struct Standing {
 }
 
 fn standing(kafka: &Kafka) -> Standing {
-    let count = |destination| kafka.committed_outputs(destination).len();
+    let count = |destination| kafka.readable_outputs(destination);
     Standing {
         offsets: kafka.committed_offsets(),
         outputs: [Destination::Alerts, Destination::Late, Destination::DeadLetter].map(count),

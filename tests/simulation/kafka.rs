@@ -20,7 +20,7 @@ use tallyguard::protocol::metadata::Metadata;
 use tallyguard::protocol::output::{Destination, OutputId, OutputRecord};
 
 use crate::chance::Chance;
-use crate::group::{Group, Incarnation};
+use crate::group::{Group, Incarnation, SESSION_TIMEOUT_MS};
 
 pub const TOPIC: &str = "transactions";
 const DESTINATIONS: [Destination; 3] = [Destination::Alerts, Destination::Late, Destination::DeadLetter];
@@ -111,12 +111,16 @@ pub enum Request {
     Initialise { writer: String },
 }
 
-/// A request that overtakes nothing until its sender has made some more calls.
+/// A request that overtakes nothing until its sender has made some more calls, or some time has passed.
 struct Held {
     writer: String,
     calls_left: u64,
+    until_ms: u64,
     request: Request,
 }
+
+/// A duplicate that nothing reports is on its way for less than a session lasts: nobody else has the partitions before.
+const HELD_MS: u64 = SESSION_TIMEOUT_MS / 2;
 
 pub struct Kafka {
     chance: Arc<Chance>,
@@ -196,7 +200,12 @@ impl Kafka {
         for held in self.held.iter_mut().filter(|held| held.writer == id) {
             held.calls_left -= 1;
         }
-        while let Some(at) = self.held.iter().position(|held| held.calls_left == 0) {
+        self.deliver_held();
+    }
+
+    fn deliver_held(&mut self) {
+        let now = self.chance.now_ms();
+        while let Some(at) = self.held.iter().position(|held| held.calls_left == 0 || held.until_ms <= now) {
             let Held { request, .. } = self.held.swap_remove(at);
             self.chance.note(|| format!("broker: held {request:?}"));
             self.arrive(request);
@@ -205,7 +214,8 @@ impl Kafka {
 
     /// The request arrives before the sender's next call, or the one after that.
     pub fn after_calls(&mut self, writer: &str, calls: u64, request: Request) {
-        self.held.push(Held { writer: writer.to_owned(), calls_left: calls.max(1), request });
+        let until_ms = self.chance.now_ms() + HELD_MS;
+        self.held.push(Held { writer: writer.to_owned(), calls_left: calls.max(1), until_ms, request });
     }
 
     /// What was held back arrives now, whoever calls.
@@ -226,6 +236,7 @@ impl Kafka {
             self.chance.note(|| format!("broker: late {request:?}"));
             self.arrive(request);
         }
+        self.deliver_held();
         let ids: Vec<String> = self.writers.keys().cloned().collect();
         for id in ids {
             let writer = self.writers.get_mut(&id).expect("known");

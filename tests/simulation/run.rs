@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tallyguard::cli::exit::Exit;
 use tallyguard::domain::ids::{Offset, PartitionId};
 use tallyguard::domain::partition::PartitionState;
+use tallyguard::domain::time::Watermark;
 use tallyguard::protocol::output::Destination;
 use tallyguard::reconcile::compare::{
     Guard, compare_alert_records, compare_dead_letters, compare_late_records, compare_orders, compare_statistics,
@@ -440,11 +441,30 @@ fn judge(crew: &Crew, world: &World) {
     assert_eq!(sum, records as u64, "{outcomes:?}");
     assert_eq!(outcomes.late, kafka.committed_outputs(Destination::Late).len() as u64, "late records");
     assert_eq!(outcomes.dead_letter, kafka.committed_outputs(Destination::DeadLetter).len() as u64, "dead letters");
-    for state in states {
+    for mut state in states {
+        // Whether the last flush is acknowledged is not known.
+        let parameters = state.parameters().clone();
+        state.take_up(parameters, Watermark::NONE);
+        if let Some(flush) = state.take_flush() {
+            state.acknowledge_flush(flush.through);
+        }
         let partition = state.partition();
         let source = &kafka.source[index(partition)];
+        // One that is still replaying has not come to it yet.
+        if state.next() != Offset(source.end()) {
+            continue;
+        }
         let uninterrupted = crew.configuration.get().uninterrupted(partition, source, &kafka.rule_versions);
-        assert!(state.canonical() == uninterrupted.canonical(), "the state of {partition} is not that of its records");
+        let (has, should) = (state.canonical_lines(), uninterrupted.canonical_lines());
+        let only_in = |one: &[Vec<u8>], other: &[Vec<u8>]| -> Vec<String> {
+            one.iter().filter(|line| !other.contains(line)).map(|line| line.escape_ascii().to_string()).collect()
+        };
+        assert!(
+            has == should,
+            "the state of {partition} is not that of its records: {:?} should be {:?}",
+            only_in(&has, &should),
+            only_in(&should, &has)
+        );
         world.chance.reached("state compared");
     }
     for ((rule, partition, version), first) in &world.database.lock().rule_history {

@@ -297,10 +297,9 @@ fn read_back(
         }
     }
     let answers = requests.iter().map(|request| {
-        let committed = store.committed(group, request.partition).map_err(|error| error.to_string())?;
         Ok(ReadBack {
             partition: request.partition,
-            committed: committed.map(|(offset, _)| offset),
+            committed: store.committed(group, request.partition).map_err(|error| error.to_string())?,
             outputs: found.remove(&request.partition).unwrap_or_default(),
         })
     });

@@ -109,7 +109,7 @@ impl RecoveryReader for KafkaReader {
         let count = partition_count(client, &settings.topic)?;
         let committed = committed_offsets(client, &settings.topic, partitions.iter().map(|partition| partition.0))?;
         let began_with = |committed: &Committed| {
-            let mut known = committed.values().filter_map(|(_, metadata)| metadata.as_ref().ok());
+            let mut known = committed.values().filter_map(|(_, text)| Metadata::parse(text.as_ref().ok()?).ok());
             known.next().map(|metadata| metadata.partitions_at_first_start)
         };
         let mut group_began_with = began_with(&committed);
@@ -128,7 +128,10 @@ impl RecoveryReader for KafkaReader {
             };
             Some(PartitionFacts {
                 partition,
-                committed: committed.get(&partition).cloned(),
+                committed: committed
+                    .get(&partition)
+                    .cloned()
+                    .map(|(offset, text)| (offset, text.and_then(|text| Metadata::parse(&text)))),
                 group_began_with,
                 log_start: Offset(start),
                 log_end: Offset(end),
@@ -179,7 +182,10 @@ impl RecoveryReader for KafkaReader {
         }
         let read_back = requests.iter().map(|request| ReadBack {
             partition: request.partition,
-            committed: committed.get(&request.partition).map(|(offset, _)| *offset),
+            committed: committed
+                .get(&request.partition)
+                .cloned()
+                .map(|(offset, text)| (offset, text.unwrap_or_default())),
             outputs: found.remove(&request.partition).unwrap_or_default(),
         });
         Ok(read_back.collect())
@@ -202,7 +208,8 @@ pub(super) fn partition_count(client: &Client, topic: &str) -> Result<i32, Strin
     i32::try_from(count).map_err(|error| error.to_string())
 }
 
-type Committed = HashMap<PartitionId, (Offset, Result<Metadata, MetadataError>)>;
+/// With the text of the metadata, if it is one.
+type Committed = HashMap<PartitionId, (Offset, Result<String, MetadataError>)>;
 
 fn committed_offsets(
     client: &Client,
@@ -218,10 +225,8 @@ fn committed_offsets(
     for (element, metadata) in list.elements().iter().zip(list_metadata(&list)) {
         element.error().map_err(|error| format!("committed offset of partition {}: {error}", element.partition()))?;
         if let ListOffset::Offset(offset) = element.offset() {
-            let metadata = String::from_utf8(metadata)
-                .map_err(|_| MetadataError::Unreadable("not UTF-8".to_owned()))
-                .and_then(|text| Metadata::parse(&text));
-            committed.insert(PartitionId(element.partition()), (Offset(offset), metadata));
+            let text = String::from_utf8(metadata).map_err(|_| MetadataError::Unreadable("not UTF-8".to_owned()));
+            committed.insert(PartitionId(element.partition()), (Offset(offset), text));
         }
     }
     Ok(committed)

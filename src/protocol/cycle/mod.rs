@@ -41,11 +41,19 @@ pub struct CycleSettings {
     pub recommit_ms: u64,
 }
 
+/// What a transaction commits of one partition.
+struct Part {
+    partition: PartitionId,
+    effects: Effects,
+    /// As sent: an offset that is found under another text was committed by somebody else.
+    metadata: String,
+}
+
 /// A transaction between its first step and its decision.
 struct Transaction {
     /// Epoch ms: none of its outputs is older.
     began_ms: i64,
-    parts: Vec<(PartitionId, Effects)>,
+    parts: Vec<Part>,
     steps: VecDeque<Step>,
     in_doubt: bool,
 }
@@ -123,7 +131,7 @@ impl CommitCycle {
         self.ledgers.remove(&partition);
         let Some(transaction) = &mut self.transaction else { return };
         let parts = transaction.parts.len();
-        transaction.parts.retain(|(part, _)| *part != partition);
+        transaction.parts.retain(|part| part.partition != partition);
         if transaction.parts.len() < parts && !mutants::is(Mutant::EffectsOfALostPartitionCommitted) {
             self.doubt();
         }
@@ -176,7 +184,7 @@ impl CommitCycle {
     #[must_use]
     pub fn pending_outputs(&self) -> usize {
         let queued = self.ledgers.values().flat_map(|ledger| &ledger.queue).map(|effects| effects.outputs.len());
-        let under_way = self.transaction.iter().flat_map(|it| &it.parts).map(|(_, effects)| effects.outputs.len());
+        let under_way = self.transaction.iter().flat_map(|it| &it.parts).map(|part| part.effects.outputs.len());
         queued.sum::<usize>() + under_way.sum::<usize>()
     }
 
@@ -258,18 +266,13 @@ impl CommitCycle {
         let recommit_ms = self.settings.recommit_ms;
         let mut parts = Vec::new();
         for (&partition, ledger) in &mut self.ledgers {
-            if let Some(effects) = ledger.queue.pop_front() {
-                parts.push((partition, effects));
-            } else if now.saturating_sub(ledger.committed_tick) >= recommit_ms {
-                parts.push((partition, Effects { progress: ledger.committed, outputs: Vec::new() }));
-            }
-        }
-        if parts.is_empty() {
-            return None;
-        }
-        let outputs: Vec<_> = parts.iter().flat_map(|(_, effects)| effects.outputs.iter().cloned()).collect();
-        let commits = parts.iter().filter_map(|(partition, effects)| {
-            let ledger = self.ledgers.get(partition)?;
+            let effects = match ledger.queue.pop_front() {
+                Some(effects) => effects,
+                None if now.saturating_sub(ledger.committed_tick) >= recommit_ms => {
+                    Effects { progress: ledger.committed, outputs: Vec::new() }
+                }
+                None => continue,
+            };
             let metadata = Metadata::new(
                 &effects.progress,
                 &ledger.parameters,
@@ -277,8 +280,16 @@ impl CommitCycle {
                 ledger.partitions_at_first_start,
                 wall_ms,
             );
-            let offset = effects.progress.next.offset;
-            Some(OffsetCommit { partition: *partition, offset, metadata: metadata.to_text() })
+            parts.push(Part { partition, effects, metadata: metadata.to_text() });
+        }
+        if parts.is_empty() {
+            return None;
+        }
+        let outputs = parts.iter().flat_map(|part| part.effects.outputs.iter().cloned()).collect();
+        let commits = parts.iter().map(|part| OffsetCommit {
+            partition: part.partition,
+            offset: part.effects.progress.next.offset,
+            metadata: part.metadata.clone(),
         });
         let steps = plan(self.settings.mode, outputs, commits.collect());
         Some(Transaction { began_ms: wall_ms, parts, steps, in_doubt: false })
@@ -289,10 +300,10 @@ impl CommitCycle {
         let began_ms = self.transaction.as_ref().map_or(0, |transaction| transaction.began_ms);
         let parts = self.transaction.iter().flat_map(|transaction| &transaction.parts);
         parts
-            .filter_map(|(partition, _)| {
-                let ledger = self.ledgers.get(partition)?;
+            .filter_map(|part| {
+                let ledger = self.ledgers.get(&part.partition)?;
                 Some(ReadBackRequest {
-                    partition: *partition,
+                    partition: part.partition,
                     outputs_from: reads_outputs.then_some(ledger.committed.next.offset),
                     since_ms: began_ms,
                 })

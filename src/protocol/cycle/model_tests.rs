@@ -32,21 +32,21 @@ struct Model {
     tears_forward: bool,
     is_torn: bool,
     outputs: Vec<OutputId>,
-    offsets: BTreeMap<PartitionId, Offset>,
-    open: Option<(Vec<OutputId>, Vec<(PartitionId, Offset)>)>,
+    offsets: BTreeMap<PartitionId, (Offset, String)>,
+    open: Option<(Vec<OutputId>, Vec<OffsetCommit>)>,
 }
 
 impl Model {
-    fn commit(&mut self, outputs: Vec<OutputId>, offsets: Vec<(PartitionId, Offset)>) {
+    fn commit(&mut self, outputs: Vec<OutputId>, offsets: Vec<OffsetCommit>) {
         self.outputs.extend(outputs);
-        for (partition, offset) in offsets {
-            let before = self.offsets.insert(partition, offset);
-            assert!(before.is_none_or(|before| before <= offset), "the offset of {partition} went back");
+        for OffsetCommit { partition, offset, metadata } in offsets {
+            let before = self.offsets.insert(partition, (offset, metadata));
+            assert!(before.is_none_or(|(before, _)| before <= offset), "the offset of {partition} went back");
         }
     }
 
     /// A delayed end of an earlier attempt hit the middle of the transaction: some of it is committed, the rest is gone.
-    fn tear(&mut self, outputs: &[OutputId], offsets: &[(PartitionId, Offset)]) {
+    fn tear(&mut self, outputs: &[OutputId], offsets: &[OffsetCommit]) {
         let outputs: Vec<_> = outputs.iter().filter(|_| self.dice.chance(50)).cloned().collect::<Vec<_>>();
         let whole = |partition: PartitionId, all: &[OutputId]| {
             all.iter().filter(|id| id.partition == partition).all(|id| outputs.contains(id))
@@ -54,8 +54,8 @@ impl Model {
         let all = self.open.as_ref().map(|(all, _)| all.clone()).unwrap_or_default();
         let offsets: Vec<_> = offsets
             .iter()
-            .filter(|(partition, _)| (self.tears_forward || whole(*partition, &all)) && self.dice.chance(50))
-            .copied()
+            .filter(|commit| (self.tears_forward || whole(commit.partition, &all)) && self.dice.chance(50))
+            .cloned()
             .collect();
         self.is_torn = true;
         self.commit(outputs, offsets);
@@ -112,13 +112,17 @@ impl Model {
                     }
                     Step::SendOffsets(commits) => {
                         let open = self.open.as_mut().expect("begun");
-                        open.1.extend(commits.iter().map(|commit| (commit.partition, commit.offset)));
+                        open.1.extend(commits.iter().cloned());
                     }
                     _ => {}
                 }
                 Outcome::Done
             }
         }
+    }
+
+    fn is_at_end(&self, partition: PartitionId) -> bool {
+        self.offsets.get(&partition).is_some_and(|(offset, _)| *offset == Offset(RECORDS))
     }
 
     fn pick(&mut self, bound: u64) -> usize {
@@ -153,7 +157,7 @@ impl Model {
         let is_asked = |id: &&OutputId| id.partition == request.partition && Some(id.offset) >= request.outputs_from;
         ReadBack {
             partition: request.partition,
-            committed: self.offsets.get(&request.partition).copied(),
+            committed: self.offsets.get(&request.partition).cloned(),
             outputs: self.outputs.iter().filter(is_asked).cloned().collect(),
         }
     }
@@ -184,7 +188,7 @@ impl Process {
             if self.next.contains_key(&partition) {
                 continue;
             }
-            let committed = model.offsets.get(&partition).map(|offset| offset.0);
+            let committed = model.offsets.get(&partition).map(|(offset, _)| offset.0);
             let request =
                 ReadBackRequest { partition, outputs_from: Some(Offset(committed.unwrap_or(0))), since_ms: 0 };
             let open = OpenPartition {
@@ -258,14 +262,14 @@ fn run(seed: u64) {
         (0..PARTITIONS).for_each(|partition| process.take_records(PartitionId(partition), RECORDS));
         process.step(&mut model);
         // Later, idle partitions would be committed again for ever.
-        let is_at_end = |partition| model.offsets.get(&PartitionId(partition)) == Some(&Offset(RECORDS));
+        let is_at_end = |partition| model.is_at_end(PartitionId(partition));
         if process.cycle.is_settled() && (0..PARTITIONS).all(is_at_end) {
             break;
         }
     }
     assert!(process.cycle.is_settled());
     let all = || (0..PARTITIONS).map(PartitionId);
-    assert!(all().all(|partition| model.offsets.get(&partition) == Some(&Offset(RECORDS))), "{:?}", model.offsets);
+    assert!(all().all(|partition| model.is_at_end(partition)), "{:?}", model.offsets);
     let expected: BTreeSet<_> = all()
         .flat_map(|partition| {
             (0..RECORDS).filter(move |offset| has_output(partition, *offset)).map(move |offset| id(partition, offset))

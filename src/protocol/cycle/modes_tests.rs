@@ -8,10 +8,14 @@ use super::*;
 struct Model {
     dice: u64,
     outputs: Vec<OutputId>,
-    offset: Option<Offset>,
+    offset: Option<(Offset, String)>,
 }
 
 impl Model {
+    fn at(&self) -> Option<Offset> {
+        self.offset.as_ref().map(|(offset, _)| *offset)
+    }
+
     fn below(&mut self, bound: u64) -> u64 {
         self.dice = self.dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.dice >> 33) % bound
@@ -34,7 +38,7 @@ impl Model {
             }
             Step::CommitOffsets(commits) => {
                 if fate < 8 {
-                    self.offset = Some(commits[0].offset);
+                    self.offset = Some((commits[0].offset, commits[0].metadata.clone()));
                 }
                 match fate {
                     0..6 => Outcome::Done,
@@ -53,7 +57,11 @@ impl Model {
             Step::ProbeMembership => Outcome::Membership { replaced: false },
             Step::ReadBack(requests) => {
                 assert!(requests.iter().all(|request| request.outputs_from.is_none()), "no output is looked for");
-                Outcome::ReadBack(vec![ReadBack { partition: P, committed: self.offset, outputs: HashSet::new() }])
+                Outcome::ReadBack(vec![ReadBack {
+                    partition: P,
+                    committed: self.offset.clone(),
+                    outputs: HashSet::new(),
+                }])
             }
             Step::Begin | Step::SendOffsets(_) | Step::Commit | Step::Abort => panic!("{step:?} without a transaction"),
         }
@@ -63,9 +71,9 @@ impl Model {
 /// Runs all records through processes that die at random; returns how often each output was written.
 fn live(mode: DeliveryMode, seed: u64) -> BTreeMap<i64, usize> {
     const RECORDS: i64 = 60;
-    let mut model = Model { dice: seed, outputs: Vec::new(), offset: Some(Offset(0)) };
+    let mut model = Model { dice: seed, outputs: Vec::new(), offset: Some((Offset(0), String::new())) };
     for _ in 0..500 {
-        let from = model.offset.expect("committed").0;
+        let from = model.at().expect("committed").0;
         let mut cycle = CommitCycle::new(CycleSettings { mode, ..SETTINGS });
         cycle.writer_is_ready();
         cycle.open(opening(P, from), 0);
@@ -81,7 +89,7 @@ fn live(mode: DeliveryMode, seed: u64) -> BTreeMap<i64, usize> {
             now += 3_000;
             if let Some(step) = cycle.next_step(now, WALL) {
                 let outcome = model.do_step(&step);
-                let before = model.offset;
+                let before = model.at();
                 for notice in cycle.outcome(outcome, now, WALL) {
                     if let Notice::Committed { through, .. } = notice {
                         assert!(Some(through) <= before, "a commit is told only when the group has the offset");
@@ -89,7 +97,7 @@ fn live(mode: DeliveryMode, seed: u64) -> BTreeMap<i64, usize> {
                 }
             }
             if next == RECORDS && cycle.is_settled() {
-                assert_eq!(model.offset, Some(Offset(RECORDS)));
+                assert_eq!(model.at(), Some(Offset(RECORDS)));
                 let mut times = BTreeMap::new();
                 for output in model.outputs {
                     *times.entry(output.offset.0).or_default() += 1;

@@ -28,7 +28,8 @@ pub struct ReadBackRequest {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadBack {
     pub partition: PartitionId,
-    pub committed: Option<Offset>,
+    /// With the text of its metadata, which says who committed it.
+    pub committed: Option<(Offset, String)>,
     pub outputs: HashSet<OutputId>,
 }
 

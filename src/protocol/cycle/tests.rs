@@ -1,6 +1,6 @@
 //! The commit cycle, outcome by outcome, and against a small model of a log that loses answers and tears transactions.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::*;
@@ -78,6 +78,8 @@ fn opening(partition: PartitionId, committed: i64) -> OpenPartition {
 struct Bench {
     cycle: CommitCycle,
     now: MonotonicMs,
+    /// What was sent with which offset.
+    sent: HashMap<(PartitionId, Offset), String>,
 }
 
 impl Bench {
@@ -87,7 +89,8 @@ impl Bench {
     }
 
     fn in_mode(mode: DeliveryMode) -> Self {
-        let mut bench = Self { cycle: CommitCycle::new(CycleSettings { mode, ..SETTINGS }), now: 1_000 };
+        let mut bench =
+            Self { cycle: CommitCycle::new(CycleSettings { mode, ..SETTINGS }), now: 1_000, sent: HashMap::new() };
         bench.cycle.open(opening(P, 100), bench.now);
         bench.cycle.open(opening(Q, 100), bench.now);
         bench.expect_writer();
@@ -95,7 +98,12 @@ impl Bench {
     }
 
     fn step(&mut self) -> Option<Step> {
-        self.cycle.next_step(self.now, WALL)
+        let step = self.cycle.next_step(self.now, WALL);
+        if let Some(Step::SendOffsets(commits) | Step::CommitOffsets(commits)) = &step {
+            let commits = commits.iter().map(|commit| ((commit.partition, commit.offset), commit.metadata.clone()));
+            self.sent.extend(commits);
+        }
+        step
     }
 
     fn report(&mut self, outcome: Outcome) -> Vec<Notice> {
@@ -129,13 +137,17 @@ impl Bench {
         self.until(|step| *step == Step::Commit);
     }
 
+    fn sent_with(&self, partition: PartitionId, offset: Offset) -> String {
+        self.sent.get(&(partition, offset)).cloned().unwrap_or_else(|| "somebody else's".to_owned())
+    }
+
     /// Lets the writer be replaced, and answers the read-back that follows.
     fn settle(&mut self, found: &[(PartitionId, Option<i64>, &[i64])]) -> Vec<Notice> {
         self.expect_writer();
         assert!(matches!(self.step(), Some(Step::ReadBack(_))));
         let found = found.iter().map(|(partition, committed, offsets)| ReadBack {
             partition: *partition,
-            committed: committed.map(Offset),
+            committed: committed.map(|offset| (Offset(offset), self.sent_with(*partition, Offset(offset)))),
             outputs: offsets.iter().map(|offset| id(*partition, *offset)).collect(),
         });
         self.report(Outcome::ReadBack(found.collect()))
@@ -382,6 +394,20 @@ fn a_replaced_process_does_nothing_any_more() {
     assert_eq!(bench.report(Outcome::Membership { replaced: true }), [Notice::Replaced]);
     bench.now += 1_000_000;
     assert_eq!(bench.step(), None);
+}
+
+/// A frozen process wakes up in doubt, and finds the offset that it wanted and the outputs that it wanted: its successor's.
+#[test]
+fn an_offset_and_outputs_that_somebody_else_committed_are_not_taken_for_own() {
+    for mode in [DeliveryMode::ExactlyOnce, DeliveryMode::AtLeastOnce] {
+        let mut bench = Bench::in_mode(mode);
+        bench.cycle.effects(P, effects(P, 103, &[101]));
+        bench.until(|step| matches!(step, Step::SendOffsets(_) | Step::CommitOffsets(_)));
+        bench.report(Outcome::Doubtful(why()));
+        bench.sent.clear();
+        let moved = Notice::Moved { partition: P, found: Some(Offset(103)), expected: Offset(103) };
+        assert_eq!(bench.settle(&[(P, Some(103), &[101])]), [moved]);
+    }
 }
 
 #[test]
