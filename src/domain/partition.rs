@@ -266,6 +266,17 @@ impl PartitionState {
         std::mem::replace(self, empty)
     }
 
+    /// Everything that records before this have caused is in the database.
+    pub fn know_acknowledged(&mut self, position: Position) {
+        if let Some(statistics) = &mut self.statistics {
+            let known = statistics.acknowledged;
+            statistics.acknowledged = Position {
+                offset: known.offset.max(position.offset),
+                watermark: known.watermark.max(position.watermark),
+            };
+        }
+    }
+
     /// Minutes that start at or before this cannot be complete and are never written: the log no longer holds all of
     /// their records.
     pub fn leave_statistics_gap(&mut self, through: Watermark) {

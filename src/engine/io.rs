@@ -359,7 +359,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             busy = true;
             let outcome = self.log.execute(&step);
             tracing::trace!("{step:?}: {outcome:?}");
-            let notices = self.cycle.outcome(outcome, clock::monotonic_ms(), clock::wall_clock_ms());
+            let notices = self.cycle.outcome(outcome, clock::monotonic_ms());
             self.wiring.monitor.heartbeat();
             // After any trouble the group may have something to say that changes what is to be done.
             let in_trouble = notices.iter().any(|notice| !matches!(notice, Notice::Committed { .. }));

@@ -87,8 +87,10 @@ pub struct RecoveryWorker<R> {
     pub doorbell: Arc<Doorbell>,
 }
 
-/// Minutes that lost records stay unwritten in every later run, whatever the state is rebuilt from.
-fn leave_gap(state: &mut PartitionState, start: &Start) {
+/// What is known of the statistics holds in every later run, whatever the state is rebuilt from: what is acknowledged, and
+/// which minutes lost records and stay unwritten.
+fn know_statistics(state: &mut PartitionState, start: &Start) {
+    state.know_acknowledged(start.acknowledged);
     if let Some(gap) = start.statistics_gap {
         state.leave_statistics_gap(gap);
     }
@@ -262,7 +264,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         if start.source == StartSource::Parked {
             let mut state = *parked?.state;
             state.take_up(parameters, start.final_through);
-            leave_gap(&mut state, start);
+            know_statistics(&mut state, start);
             return Some(state);
         }
         if start.source == StartSource::Snapshot {
@@ -277,7 +279,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             );
             return match loaded {
                 Ok(mut state) => {
-                    leave_gap(&mut state, start);
+                    know_statistics(&mut state, start);
                     Some(state)
                 }
                 Err(error) => {
@@ -288,7 +290,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         }
         let mut state =
             PartitionState::new(Arc::clone(&self.topic), partition, parameters, start.from, start.final_through);
-        leave_gap(&mut state, start);
+        know_statistics(&mut state, start);
         Some(state)
     }
 

@@ -56,6 +56,7 @@ impl World {
             committed: Offset(at),
             from: Position { offset: Offset(at), watermark: Watermark::NONE },
             final_through: Watermark::NONE,
+            acknowledged: Position { offset: Offset(at), watermark: Watermark::NONE },
             source,
             parameters: parameters.clone(),
             changed_rules: Vec::new(),

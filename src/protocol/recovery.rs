@@ -79,6 +79,9 @@ pub struct Start {
     /// The first record to read, and the watermark just before it (unused with a snapshot, which knows its own).
     pub from: Position,
     pub final_through: Watermark,
+    /// Everything that records before this have caused is in the database, whatever an older snapshot knows of it. What the
+    /// log needs to hold never begins earlier again.
+    pub acknowledged: Position,
     pub source: StartSource,
     pub parameters: Parameters,
     /// Positions of the rules whose newest version decides for the first time, from `committed` on.
@@ -247,6 +250,7 @@ fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal>
         committed: start,
         from: Position { offset: start, watermark: Watermark::NONE },
         final_through: Watermark::NONE,
+        acknowledged: Position { offset: start, watermark: Watermark::NONE },
         source: StartSource::First,
         parameters: starting_parameters(configured, start),
         changed_rules: Vec::new(),
@@ -279,6 +283,7 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
         committed,
         from,
         final_through: if reopens { Watermark::NONE } else { metadata.final_through },
+        acknowledged: metadata.statistics_horizon,
         source: StartSource::Horizon,
         parameters,
         changed_rules,
@@ -324,7 +329,7 @@ fn without_lost_statistics(start: Start, metadata: &Metadata, facts: &Facts, con
         facts.partition, facts.log_start, metadata.statistics_horizon.offset
     );
     let statistics_gap = start.statistics_gap.max(Some(highest_before));
-    Start { from, statistics_gap, remark: Some(remark), ..start }
+    Start { from, acknowledged: from, statistics_gap, remark: Some(remark), ..start }
 }
 
 /// A kept state has taken exactly the records before its offset. It is the partition's only if that is the committed one,

@@ -423,12 +423,31 @@ impl Kafka {
                 let ours: Vec<(String, u32, OffsetCommit)> = ours;
                 for (_, _, OffsetCommit { partition, offset, metadata }) in ours.into_iter().filter(|_| commit) {
                     self.note_rules(partition, &metadata);
+                    self.assert_horizons(partition, &metadata);
                     let before = self.committed.insert(partition, (offset, metadata));
                     let went_back = before.as_ref().is_some_and(|(before, _)| *before > offset);
                     assert!(!went_back, "the committed offset of {partition} went back from {before:?} to {offset}");
                 }
             }
         }
+    }
+
+    /// Retention may have taken what no commit before this one needed.
+    fn assert_horizons(&self, partition: PartitionId, metadata: &str) {
+        let horizons = |text: &str| {
+            let metadata = Metadata::parse(text).expect("as the service writes it");
+            (metadata.horizon.offset, metadata.statistics_horizon.offset)
+        };
+        let (rules, statistics) = horizons(metadata);
+        let (rules_before, statistics_before) = self
+            .committed
+            .get(&partition)
+            .map_or_else(|| (Offset(i64::MIN), Offset(i64::MIN)), |(_, text)| horizons(text));
+        assert!(rules >= rules_before, "the horizon of {partition} goes back from {rules_before} to {rules}");
+        assert!(
+            statistics >= statistics_before,
+            "the statistics horizon of {partition} goes back from {statistics_before} to {statistics}"
+        );
     }
 
     /// A version of a rule acts from one record on, whoever commits it.

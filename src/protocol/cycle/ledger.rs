@@ -18,6 +18,7 @@ pub struct OpenPartition {
     pub partitions_at_first_start: i32,
     /// The partition as of its committed offset.
     pub committed: Progress,
+    /// Epoch ms: no output at or behind the committed offset is older, and the log was read back from there.
     pub committed_at_ms: i64,
     pub written_already: HashSet<OutputId>,
     pub owes_first_commit: bool,
@@ -29,14 +30,26 @@ pub(super) struct Ledger {
     pub(super) identity: LogIdentity,
     pub(super) partitions_at_first_start: i32,
     pub(super) committed: Progress,
-    pub(super) committed_at_ms: i64,
     pub(super) committed_tick: MonotonicMs,
     /// Decided by nobody yet, oldest first. The head may be shared with the running transaction.
     pub(super) queue: VecDeque<Effects>,
     /// Outputs that the log held already when the partition was recovered or settled.
     pub(super) written_already: HashSet<OutputId>,
+    /// The last record of which one was found, and since when they may be there (epoch ms).
+    pub(super) found_through: Option<(Offset, i64)>,
     /// Where the log's offset stands although outputs before it are missing, while they are on their way again.
     pub(super) torn_at: Option<Offset>,
     /// Nothing was ever committed: the start itself must be, before the first record is read.
     pub(super) owes_first_commit: bool,
+}
+
+impl Ledger {
+    /// What a commit of this offset says of its time, for whoever reads outputs at or behind it back: those that were found
+    /// ahead are older than the commit itself.
+    pub(super) fn outputs_since(&self, offset: Offset, wall_ms: i64) -> i64 {
+        match self.found_through {
+            Some((last, since_ms)) if offset <= last => since_ms.min(wall_ms),
+            _ => wall_ms,
+        }
+    }
 }

@@ -112,9 +112,9 @@ impl CommitCycle {
             identity: open.identity,
             partitions_at_first_start: open.partitions_at_first_start,
             committed: open.committed,
-            committed_at_ms: open.committed_at_ms,
             committed_tick: now,
             queue,
+            found_through: open.written_already.iter().map(|id| (id.offset, open.committed_at_ms)).max(),
             written_already: open.written_already,
             torn_at: None,
             owes_first_commit: open.owes_first_commit,
@@ -278,7 +278,7 @@ impl CommitCycle {
                 &ledger.parameters,
                 ledger.identity.clone(),
                 ledger.partitions_at_first_start,
-                wall_ms,
+                ledger.outputs_since(effects.progress.next.offset, wall_ms),
             );
             parts.push(Part { partition, effects, metadata: metadata.to_text() });
         }
@@ -312,7 +312,7 @@ impl CommitCycle {
     }
 
     /// Takes the outcome of the step that [`CommitCycle::next_step`] gave last.
-    pub fn outcome(&mut self, outcome: Outcome, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
+    pub fn outcome(&mut self, outcome: Outcome, now: MonotonicMs) -> Vec<Notice> {
         let Some(step) = self.current.take() else { return Vec::new() };
         match (step, outcome) {
             (Step::ReplaceWriter, Outcome::Done | Outcome::DoneDisturbed(_)) => {
@@ -328,7 +328,7 @@ impl CommitCycle {
                 self.probe_membership = false;
                 Vec::new()
             }
-            (Step::ReadBack(_), Outcome::ReadBack(found)) => self.settle(found, now, wall_ms),
+            (Step::ReadBack(_), Outcome::ReadBack(found)) => self.settle(found, now),
             (Step::Abort, _) => {
                 self.doubt();
                 self.writer_ready |= mutants::is(Mutant::WriterKeptAfterAnAbort);
@@ -344,14 +344,14 @@ impl CommitCycle {
                 self.failures = 0;
                 let is_carried_out = |it: &Transaction| it.steps.is_empty() && !it.in_doubt;
                 if self.transaction.as_ref().is_some_and(is_carried_out) {
-                    return self.decide_committed(now, wall_ms);
+                    return self.decide_committed(now);
                 }
                 Vec::new()
             }
             (Step::Produce(_), failure) if self.settings.mode == DeliveryMode::AtMostOnce => {
                 self.failures = self.failures.saturating_add(1);
                 self.back_off(now);
-                self.give_outputs_up(failure.into_text(), now, wall_ms)
+                self.give_outputs_up(failure.into_text(), now)
             }
             (step, failure) => self.failed(step, failure, now),
         }
@@ -384,7 +384,7 @@ impl CommitCycle {
                 vec![Notice::Trouble(format!("fenced: {why}"))]
             }
             Outcome::Doubtful(_) if step == Step::Commit && mutants::is(Mutant::EffectsDroppedOnAnAmbiguousCommit) => {
-                self.decide_committed(now, 0)
+                self.decide_committed(now)
             }
             Outcome::Doubtful(why) | Outcome::Retriable(why) | Outcome::Abortable(why) => {
                 if !matches!(step, Step::ReadBack(_)) {

@@ -215,7 +215,7 @@ impl Process {
     fn step(&mut self, model: &mut Model) {
         if let Some(step) = self.cycle.next_step(self.now, WALL) {
             let outcome = model.do_step(&step);
-            for notice in self.cycle.outcome(outcome, self.now, WALL) {
+            for notice in self.cycle.outcome(outcome, self.now) {
                 assert!(!matches!(notice, Notice::Moved { .. } | Notice::Replaced), "{notice:?}");
             }
         }

@@ -90,7 +90,7 @@ fn live(mode: DeliveryMode, seed: u64) -> BTreeMap<i64, usize> {
             if let Some(step) = cycle.next_step(now, WALL) {
                 let outcome = model.do_step(&step);
                 let before = model.at();
-                for notice in cycle.outcome(outcome, now, WALL) {
+                for notice in cycle.outcome(outcome, now) {
                     if let Notice::Committed { through, .. } = notice {
                         assert!(Some(through) <= before, "a commit is told only when the group has the offset");
                     }
@@ -151,7 +151,7 @@ fn the_order_of_steps_is_what_the_mode_promises() {
                 Step::Commit => "commit",
                 other => panic!("{other:?}"),
             });
-            cycle.outcome(Outcome::Done, 1_000, WALL);
+            cycle.outcome(Outcome::Done, 1_000);
         }
         names
     };

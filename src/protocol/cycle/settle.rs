@@ -8,38 +8,31 @@ use crate::mutants::{self, Mutant};
 use crate::protocol::output::Effects;
 
 impl CommitCycle {
-    pub(super) fn decide_committed(&mut self, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
+    pub(super) fn decide_committed(&mut self, now: MonotonicMs) -> Vec<Notice> {
         self.failures = 0;
         let Some(transaction) = self.transaction.take() else { return Vec::new() };
         self.last_commit = now;
         let parts = transaction.parts.into_iter();
-        parts.filter_map(|part| self.part_committed(part.partition, part.effects, now, wall_ms)).collect()
+        parts.filter_map(|part| self.part_committed(part.partition, part.effects, now)).collect()
     }
 
     /// At most once: the offsets are committed, and whether the outputs were written is unknown. They never go again.
-    pub(super) fn give_outputs_up(&mut self, why: String, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
+    pub(super) fn give_outputs_up(&mut self, why: String, now: MonotonicMs) -> Vec<Notice> {
         let Some(transaction) = &mut self.transaction else { return Vec::new() };
         let mut outputs = 0;
         for part in &mut transaction.parts {
             outputs += std::mem::take(&mut part.effects.outputs).len();
         }
         let mut notices = vec![Notice::GivenUp { outputs, why }];
-        notices.extend(self.decide_committed(now, wall_ms));
+        notices.extend(self.decide_committed(now));
         // The writer that failed is not used again: what it still holds must not come late, behind newer outputs.
         self.doubt();
         notices
     }
 
-    fn part_committed(
-        &mut self,
-        partition: PartitionId,
-        effects: Effects,
-        now: MonotonicMs,
-        wall_ms: i64,
-    ) -> Option<Notice> {
+    fn part_committed(&mut self, partition: PartitionId, effects: Effects, now: MonotonicMs) -> Option<Notice> {
         let ledger = self.ledgers.get_mut(&partition)?;
         ledger.committed = effects.progress;
-        ledger.committed_at_ms = wall_ms;
         ledger.committed_tick = now;
         ledger.torn_at = None;
         ledger.owes_first_commit = false;
@@ -48,7 +41,7 @@ impl CommitCycle {
 
     /// Judges a transaction in doubt by what the log holds. Neither the offset nor the outputs are believed alone: a
     /// delayed end of an earlier attempt may have torn the transaction either way.
-    pub(super) fn settle(&mut self, found: Vec<ReadBack>, now: MonotonicMs, wall_ms: i64) -> Vec<Notice> {
+    pub(super) fn settle(&mut self, found: Vec<ReadBack>, now: MonotonicMs) -> Vec<Notice> {
         let Some(transaction) = &self.transaction else { return Vec::new() };
         let read_back_of = |partition| found.iter().find(|read_back| read_back.partition == partition);
         if let Some(unread) = transaction.parts.iter().find(|part| read_back_of(part.partition).is_none()) {
@@ -88,7 +81,7 @@ impl CommitCycle {
                 // The outputs were not sent from here. But whether it was this process that moved the offset is not known:
                 // whoever else did writes them.
                 given_up += std::mem::take(&mut effects.outputs).len();
-                notices.extend(self.part_committed(partition, effects, now, wall_ms));
+                notices.extend(self.part_committed(partition, effects, now));
                 continue;
             }
             let (written, missing): (Vec<_>, Vec<_>) = effects.outputs.drain(..).partition(|output| {
@@ -99,7 +92,7 @@ impl CommitCycle {
             });
             if moved && missing.is_empty() {
                 effects.outputs = written;
-                notices.extend(self.part_committed(partition, effects, now, wall_ms));
+                notices.extend(self.part_committed(partition, effects, now));
             } else {
                 // What is missing goes again, and so does the offset, even if it has moved.
                 // Until then it may stand there, ahead of what is known to be committed.

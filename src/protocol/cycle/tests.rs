@@ -107,7 +107,7 @@ impl Bench {
     }
 
     fn report(&mut self, outcome: Outcome) -> Vec<Notice> {
-        self.cycle.outcome(outcome, self.now, WALL)
+        self.cycle.outcome(outcome, self.now)
     }
 
     fn expect_writer(&mut self) {
