@@ -242,6 +242,13 @@ impl Cluster {
         self.coordinators.iter().any(|it| matches!(it.transaction, Transaction::Ending { .. }))
     }
 
+    /// The offset that nothing can undo any more, its marker written or not.
+    pub fn decided(&self) -> u8 {
+        let is_decided = |it: &&Coordinator| matches!(it.transaction, Transaction::Ending { commit: true, .. });
+        let pending = self.coordinators.iter().filter(is_decided).filter_map(|coordinator| coordinator.offset);
+        pending.max().unwrap_or(0).max(self.committed)
+    }
+
     pub fn times_committed(&self, record: u8) -> usize {
         self.outputs.iter().filter(|output| output.record == record && output.fate == Fate::Committed).count()
     }

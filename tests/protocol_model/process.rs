@@ -21,8 +21,6 @@ pub enum Mutant {
     MembershipIsNotAskedFor,
     /// After an abort the writer is used on.
     WriterIsKeptAfterAnAbort,
-    /// After a doubt the offset alone says whether the output is there.
-    OffsetAloneDecidesADoubt,
     /// The offset goes out in a transaction of its own, before the output.
     OffsetIsCommittedBeforeItsOutput,
 }
