@@ -32,29 +32,11 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
                     self.leave_when_all_are_refused();
                 }
                 LogEvent::Lost(partitions) => {
-                    tracing::warn!(
-                        "partitions {partitions:?} were lost: the session ran out, or another instance has them"
-                    );
-                    for &partition in &partitions {
-                        self.forget(partition);
-                    }
-                    self.log.stop(&partitions, true);
+                    self.lost(&partitions);
                     self.leave_when_all_are_refused();
                 }
-                LogEvent::Rejoined => {
-                    tracing::warn!(
-                        "the membership in the group was lost without a successor, and is begun anew; partitions are \
-                         recovered when they are assigned again"
-                    );
-                    let all: Vec<_> = self.owned.keys().copied().collect();
-                    for partition in all {
-                        self.forget(partition);
-                    }
-                }
-                LogEvent::Replaced => self
-                    .wiring
-                    .supervisor
-                    .leave(Exit::Fenced, "a newer process with the same instance.id has taken over; this one leaves"),
+                LogEvent::Rejoined => self.rejoined(),
+                LogEvent::Replaced => self.replaced(),
                 LogEvent::Fatal(why) => self.wiring.supervisor.fail(format!("the log cannot go on: {why}")),
                 LogEvent::Denied(why) => {
                     self.wiring.monitor.kafka_trouble(&why);
@@ -64,6 +46,42 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             }
         }
         busy
+    }
+
+    /// What the group has taken away, while nothing else is of interest any more.
+    pub(super) fn losses(&mut self) {
+        for event in self.log.poll() {
+            match event {
+                LogEvent::Lost(partitions) => self.lost(&partitions),
+                LogEvent::Rejoined => self.rejoined(),
+                LogEvent::Replaced => self.replaced(),
+                _ => {}
+            }
+        }
+    }
+
+    fn lost(&mut self, partitions: &[PartitionId]) {
+        tracing::warn!("partitions {partitions:?} were lost: the session ran out, or another instance has them");
+        for &partition in partitions {
+            self.forget(partition);
+        }
+        self.log.stop(partitions, true);
+    }
+
+    fn rejoined(&mut self) {
+        tracing::warn!(
+            "the membership in the group was lost without a successor, and is begun anew; partitions are recovered when \
+             they are assigned again"
+        );
+        let all: Vec<_> = self.owned.keys().copied().collect();
+        for partition in all {
+            self.forget(partition);
+        }
+    }
+
+    fn replaced(&mut self) {
+        let why = "a newer process with the same instance.id has taken over; this one leaves";
+        self.wiring.supervisor.leave(Exit::Fenced, why);
     }
 
     pub(super) fn epoch(&mut self) -> Epoch {

@@ -70,6 +70,8 @@ pub struct CommitCycle {
     not_before: MonotonicMs,
     last_commit: MonotonicMs,
     failures: u32,
+    /// Transactions in a row that were settled as not committed.
+    in_vain: u32,
     replaced: bool,
 }
 
@@ -91,6 +93,7 @@ impl CommitCycle {
             not_before: 0,
             last_commit: 0,
             failures: 0,
+            in_vain: 0,
             replaced: false,
         }
     }
@@ -411,9 +414,12 @@ impl CommitCycle {
     }
 
     fn back_off(&mut self, now: MonotonicMs) {
-        let delay = 20_u64.saturating_mul(1 << self.failures.min(10));
-        self.not_before = now + delay.min(BACK_OFF_MAX_MS);
+        self.not_before = now + pause_after(self.failures);
     }
+}
+
+fn pause_after(failures: u32) -> u64 {
+    20_u64.saturating_mul(1 << failures.min(10)).min(BACK_OFF_MAX_MS)
 }
 
 #[cfg(test)]

@@ -2,14 +2,14 @@
 
 use super::plan::DeliveryMode;
 use super::steps::{Notice, ReadBack};
-use super::{CommitCycle, MonotonicMs, Part};
+use super::{CommitCycle, MonotonicMs, Part, pause_after};
 use crate::domain::ids::PartitionId;
 use crate::mutants::{self, Mutant};
 use crate::protocol::output::Effects;
 
 impl CommitCycle {
     pub(super) fn decide_committed(&mut self, now: MonotonicMs) -> Vec<Notice> {
-        self.failures = 0;
+        (self.failures, self.in_vain) = (0, 0);
         let Some(transaction) = self.transaction.take() else { return Vec::new() };
         self.last_commit = now;
         let parts = transaction.parts.into_iter();
@@ -109,6 +109,13 @@ impl CommitCycle {
         }
         self.last_commit = now;
         self.commit_at_once = true;
+        if notices.iter().any(|notice| matches!(notice, Notice::Committed { .. })) {
+            self.in_vain = 0;
+        } else {
+            // The first time at once; a group that refuses again and again is not asked a hundred times a second.
+            self.not_before = self.not_before.max(now + if self.in_vain > 0 { pause_after(self.in_vain) } else { 0 });
+            self.in_vain += 1;
+        }
         notices
     }
 }
