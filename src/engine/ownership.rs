@@ -202,18 +202,17 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             start.from.offset,
             written_already.len()
         );
-        let mut committed = state.progress();
-        committed.next.offset = start.committed;
         self.cycle.open(
             OpenPartition {
                 partition,
                 parameters: Arc::clone(state.parameters()),
                 identity: identity.clone(),
                 partitions_at_first_start: start.partitions_at_first_start,
-                committed,
+                committed: start.progress,
                 committed_at_ms: start.committed_at_ms.unwrap_or_else(clock::wall_clock_ms),
                 written_already,
-                owes_first_commit: start.source == StartSource::First,
+                // A rule that has changed is committed before it decides anything: whoever finds its outputs knows whose they are.
+                owes_first_commit: start.source == StartSource::First || !start.changed_rules.is_empty(),
             },
             clock::monotonic_ms(),
         );

@@ -90,7 +90,7 @@ pub struct RecoveryWorker<R> {
 /// What is known of the statistics holds in every later run, whatever the state is rebuilt from: what is acknowledged, and
 /// which minutes lost records and stay unwritten.
 fn know_statistics(state: &mut PartitionState, start: &Start) {
-    state.know_acknowledged(start.acknowledged);
+    state.know_acknowledged(start.progress.statistics_horizon);
     if let Some(gap) = start.statistics_gap {
         state.leave_statistics_gap(gap);
     }
@@ -221,7 +221,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         let facts = Facts {
             partition: facts.partition,
             committed: facts.committed.clone(),
-            group_began_with: facts.group_began_with,
+            group_began: facts.group_began.clone(),
             log_start: facts.log_start,
             log_end: facts.log_end,
             identity: facts.identity.clone(),

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::domain::duration::Millis;
+use crate::domain::partition::Progress;
 use crate::domain::time::Watermark;
 use crate::domain::window::Position;
 use crate::observe::report::About;
@@ -56,7 +57,13 @@ impl World {
             committed: Offset(at),
             from: Position { offset: Offset(at), watermark: Watermark::NONE },
             final_through: Watermark::NONE,
-            acknowledged: Position { offset: Offset(at), watermark: Watermark::NONE },
+            progress: Progress {
+                next: Position { offset: Offset(at), watermark: Watermark::NONE },
+                final_through: Watermark::NONE,
+                horizon: Position { offset: Offset(at), watermark: Watermark::NONE },
+                statistics_horizon: Position { offset: Offset(at), watermark: Watermark::NONE },
+                statistics_gap: None,
+            },
             source,
             parameters: parameters.clone(),
             changed_rules: Vec::new(),

@@ -10,6 +10,7 @@ use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::record::SourceRecord;
 use crate::protocol::cycle::{Outcome, ReadBack, ReadBackRequest, Step};
 use crate::protocol::metadata::{LogIdentity, Metadata, MetadataError};
+use crate::protocol::recovery::GroupBeginning;
 
 mod alert_feed;
 mod doorbell;
@@ -108,7 +109,7 @@ pub trait Log {
 pub struct PartitionFacts {
     pub partition: PartitionId,
     pub committed: Option<(Offset, Result<Metadata, MetadataError>)>,
-    pub group_began_with: Option<i32>,
+    pub group_began: Option<GroupBeginning>,
     pub log_start: Offset,
     pub log_end: Offset,
     pub identity: LogIdentity,

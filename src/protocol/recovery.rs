@@ -9,6 +9,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::domain::ids::{Offset, PartitionId};
+use crate::domain::partition::Progress;
 use crate::domain::rule::{Parameters, Rule, RuleHistory, RuleVersion};
 use crate::domain::time::Watermark;
 use crate::domain::window::Position;
@@ -40,14 +41,29 @@ pub struct ParkedHead {
     pub parameters: Arc<Parameters>,
 }
 
+/// What all partitions of a group have in common.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GroupBeginning {
+    /// Partitions that the topic had when the group began.
+    pub partitions: i32,
+    pub identity: LogIdentity,
+}
+
+impl GroupBeginning {
+    #[must_use]
+    pub fn of(metadata: Metadata) -> Self {
+        Self { partitions: metadata.partitions_at_first_start, identity: metadata.identity }
+    }
+}
+
 /// Everything that is known of a partition when it is assigned.
 #[derive(Debug, Clone)]
 pub struct Facts {
     pub partition: PartitionId,
     /// The committed offset and its metadata; `None` when the group has never committed this partition.
     pub committed: Option<(Offset, Result<Metadata, MetadataError>)>,
-    /// `partitions_at_first_start` of any other partition of the group.
-    pub group_began_with: Option<i32>,
+    /// As the commit of any partition of the group says.
+    pub group_began: Option<GroupBeginning>,
     pub log_start: Offset,
     pub log_end: Offset,
     pub identity: LogIdentity,
@@ -79,9 +95,9 @@ pub struct Start {
     /// The first record to read, and the watermark just before it (unused with a snapshot, which knows its own).
     pub from: Position,
     pub final_through: Watermark,
-    /// Everything that records before this have caused is in the database, whatever an older snapshot knows of it. What the
-    /// log needs to hold never begins earlier again.
-    pub acknowledged: Position,
+    /// The partition as of `committed`. Whatever an older snapshot knows of the statistics, they are acknowledged so far:
+    /// what the log needs to hold never begins earlier again.
+    pub progress: Progress,
     pub source: StartSource,
     pub parameters: Parameters,
     /// Positions of the rules whose newest version decides for the first time, from `committed` on.
@@ -237,7 +253,10 @@ fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal>
     if let Some(through) = facts.statistics_progress {
         return Err(Refusal::OffsetsGone { known_by: "order_stats_progress", through });
     }
-    let began_with = facts.group_began_with.unwrap_or(facts.partitions);
+    if let Some(group) = &facts.group_began {
+        check_identity(&group.identity, &facts.identity)?;
+    }
+    let began_with = facts.group_began.as_ref().map_or(facts.partitions, |group| group.partitions);
     let is_added = facts.partition.0 >= began_with;
     let start = match configured.first_start {
         FirstStart::Latest if !is_added => facts.log_end,
@@ -246,11 +265,18 @@ fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal>
     let remark = is_added.then(|| {
         format!("partition {} was added to the topic: read from its beginning; users may have moved", facts.partition)
     });
+    let from = Position { offset: start, watermark: Watermark::NONE };
     Ok(Start {
         committed: start,
-        from: Position { offset: start, watermark: Watermark::NONE },
+        from,
         final_through: Watermark::NONE,
-        acknowledged: Position { offset: start, watermark: Watermark::NONE },
+        progress: Progress {
+            next: from,
+            final_through: Watermark::NONE,
+            horizon: from,
+            statistics_horizon: from,
+            statistics_gap: None,
+        },
         source: StartSource::First,
         parameters: starting_parameters(configured, start),
         changed_rules: Vec::new(),
@@ -283,7 +309,13 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
         committed,
         from,
         final_through: if reopens { Watermark::NONE } else { metadata.final_through },
-        acknowledged: metadata.statistics_horizon,
+        progress: Progress {
+            next: Position { offset: committed, watermark: metadata.watermark },
+            final_through: metadata.final_through,
+            horizon: metadata.horizon,
+            statistics_horizon: metadata.statistics_horizon,
+            statistics_gap: metadata.statistics_gap,
+        },
         source: StartSource::Horizon,
         parameters,
         changed_rules,
@@ -329,7 +361,8 @@ fn without_lost_statistics(start: Start, metadata: &Metadata, facts: &Facts, con
         facts.partition, facts.log_start, metadata.statistics_horizon.offset
     );
     let statistics_gap = start.statistics_gap.max(Some(highest_before));
-    Start { from, acknowledged: from, statistics_gap, remark: Some(remark), ..start }
+    let progress = Progress { statistics_horizon: from, statistics_gap, ..start.progress };
+    Start { from, progress, statistics_gap, remark: Some(remark), ..start }
 }
 
 /// A kept state has taken exactly the records before its offset. It is the partition's only if that is the committed one,

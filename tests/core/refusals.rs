@@ -8,7 +8,7 @@ use tallyguard::domain::time::Watermark;
 use tallyguard::domain::window::Position;
 use tallyguard::protocol::metadata::{DecidedWith, LENGTH_MAX, LogIdentity, Metadata, MetadataError};
 use tallyguard::protocol::recovery::{
-    Configured, Facts, FirstStart, ParkedHead, Refusal, SnapshotHead, StartSource, decide,
+    Configured, Facts, FirstStart, GroupBeginning, ParkedHead, Refusal, SnapshotHead, StartSource, decide,
 };
 
 use crate::streams::engine_parameters;
@@ -56,7 +56,7 @@ fn facts() -> Facts {
     Facts {
         partition: PartitionId(2),
         committed: Some((Offset(100), Ok(metadata()))),
-        group_began_with: None,
+        group_began: None,
         log_start: Offset(10),
         log_end: Offset(200),
         identity: identity(),
@@ -66,6 +66,10 @@ fn facts() -> Facts {
         statistics_progress: Some(Offset(50)),
         known: None,
     }
+}
+
+fn group_of(partitions: i32) -> Option<GroupBeginning> {
+    Some(GroupBeginning { partitions, identity: identity() })
 }
 
 fn snapshot(through: i64) -> SnapshotHead {
@@ -125,6 +129,17 @@ fn what_this_process_has_committed_cannot_be_new_or_another_topics() {
         facts.known = Some((Offset(70), LogIdentity { topic_id: "before".to_owned(), ..facts.identity.clone() }));
     });
     assert_eq!(other.code(), "identity_changed");
+}
+
+/// The topic was deleted and made again, and this partition had never been committed: the others say so.
+#[test]
+fn a_partition_that_was_never_committed_belongs_to_the_topic_of_the_others() {
+    let refusal = refused(|facts, _| {
+        (facts.committed, facts.statistics_progress) = (None, None);
+        let identity = LogIdentity { topic_id: "before".to_owned(), ..identity() };
+        facts.group_began = Some(GroupBeginning { partitions: 4, identity });
+    });
+    assert_eq!(refusal.code(), "identity_changed");
 }
 
 #[test]
@@ -299,7 +314,7 @@ fn a_first_start_begins_where_it_is_told() {
 fn an_added_partition_is_read_from_its_beginning_even_with_start_latest() {
     let added = accepted(|facts, configured| {
         (facts.committed, facts.statistics_progress) = (None, None);
-        (facts.group_began_with, configured.first_start) = (Some(2), FirstStart::Latest);
+        (facts.group_began, configured.first_start) = (group_of(2), FirstStart::Latest);
     });
     assert_eq!((added.committed, added.partitions_at_first_start), (Offset(10), 2));
     assert!(added.remark.is_some_and(|remark| remark.contains("users may have moved")));

@@ -81,7 +81,7 @@ impl World {
         Facts {
             partition: PartitionId(PARTITION),
             committed,
-            group_began_with: None,
+            group_began: None,
             log_start,
             log_end: self.end(),
             identity: identity(),

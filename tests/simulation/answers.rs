@@ -7,6 +7,7 @@ use tallyguard::log::PartitionFacts;
 use tallyguard::protocol::cycle::{ReadBack, ReadBackRequest};
 use tallyguard::protocol::metadata::{LogIdentity, Metadata};
 use tallyguard::protocol::output::{Destination, OutputId};
+use tallyguard::protocol::recovery::GroupBeginning;
 use tallyguard::reconcile::side_record::SourceRecord;
 
 use super::{Fate, Kafka, Record, SourcePartition, State, index, partition_id};
@@ -28,11 +29,11 @@ impl Kafka {
             }
             let source = &self.source[index(partition)];
             let committed = self.committed.get(&partition);
-            let began_with = self.committed.values().find_map(|(_, text)| Metadata::parse(text).ok());
+            let began = self.committed.values().find_map(|(_, text)| Metadata::parse(text).ok());
             facts.push(PartitionFacts {
                 partition,
                 committed: committed.map(|(offset, text)| (*offset, Metadata::parse(text))),
-                group_began_with: began_with.map(|metadata| metadata.partitions_at_first_start),
+                group_began: began.map(GroupBeginning::of),
                 log_start: Offset(source.start),
                 log_end: Offset(source.end()),
                 identity: self.identity(),

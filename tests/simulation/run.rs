@@ -450,8 +450,8 @@ fn judge(crew: &Crew, world: &World) {
         }
         let partition = state.partition();
         let source = &kafka.source[index(partition)];
-        // One that is still replaying has not come to it yet.
-        if state.next() != Offset(source.end()) {
+        // One that is still replaying has not come to it yet, and in one without records nothing may be committed.
+        if state.next() != Offset(source.end()) || !committed.contains_key(&partition) {
             continue;
         }
         let uninterrupted = crew.configuration.get().uninterrupted(partition, source, &kafka.rule_versions);

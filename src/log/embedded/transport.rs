@@ -14,6 +14,7 @@ use crate::log::{Doorbell, Log, LogEvent, PartitionFacts, Read, RecordBatch, Rec
 use crate::protocol::cycle::{OffsetCommit, Outcome, ReadBack, ReadBackRequest, Step};
 use crate::protocol::metadata::{LogIdentity, Metadata};
 use crate::protocol::output::{Destination, OutputId, OutputRecord};
+use crate::protocol::recovery::GroupBeginning;
 
 /// Bytes of stored batches that one read takes together.
 const READ_BYTES: usize = 1 << 20;
@@ -239,15 +240,14 @@ impl RecoveryReader for EmbeddedReader {
             let found = self.store.committed(&self.group, partition).map_err(|error| error.to_string())?;
             committed.extend(found.map(|(offset, metadata)| (partition, (offset, Metadata::parse(&metadata)))));
         }
-        let group_began_with = committed
-            .values()
-            .find_map(|(_, metadata)| metadata.as_ref().ok().map(|metadata| metadata.partitions_at_first_start));
+        let group_began =
+            committed.values().find_map(|(_, metadata)| metadata.as_ref().ok().cloned()).map(GroupBeginning::of);
         let facts = partitions.iter().map(|&partition| {
             let (log_start, log_end) = self.store.bounds(partition);
             PartitionFacts {
                 partition,
                 committed: committed.get(&partition).cloned(),
-                group_began_with,
+                group_began: group_began.clone(),
                 log_start,
                 log_end,
                 identity: identity.clone(),

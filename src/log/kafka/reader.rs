@@ -24,6 +24,7 @@ use crate::log::{PartitionFacts, RecoveryReader};
 use crate::protocol::cycle::{ReadBack, ReadBackRequest};
 use crate::protocol::metadata::{LogIdentity, Metadata, MetadataError};
 use crate::protocol::output::{Destination, OutputId};
+use crate::protocol::recovery::GroupBeginning;
 
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Clocks of two instances may differ: outputs are looked for from this long before the last commit on.
@@ -108,14 +109,14 @@ impl RecoveryReader for KafkaReader {
         };
         let count = partition_count(client, &settings.topic)?;
         let committed = committed_offsets(client, &settings.topic, partitions.iter().map(|partition| partition.0))?;
-        let began_with = |committed: &Committed| {
+        let began = |committed: &Committed| {
             let mut known = committed.values().filter_map(|(_, text)| Metadata::parse(text.as_ref().ok()?).ok());
-            known.next().map(|metadata| metadata.partitions_at_first_start)
+            known.next().map(GroupBeginning::of)
         };
-        let mut group_began_with = began_with(&committed);
-        if group_began_with.is_none() {
+        let mut group_began = began(&committed);
+        if group_began.is_none() {
             // Only when none of ours says it: others may wait for somebody else's undecided transaction.
-            group_began_with = began_with(&committed_offsets(client, &settings.topic, 0..count)?);
+            group_began = began(&committed_offsets(client, &settings.topic, 0..count)?);
         }
         let mut failure = None;
         let facts = partitions.iter().filter_map(|&partition| {
@@ -132,7 +133,7 @@ impl RecoveryReader for KafkaReader {
                     .get(&partition)
                     .cloned()
                     .map(|(offset, text)| (offset, text.and_then(|text| Metadata::parse(&text)))),
-                group_began_with,
+                group_began: group_began.clone(),
                 log_start: Offset(start),
                 log_end: Offset(end),
                 identity: identity.clone(),
