@@ -15,7 +15,7 @@ use tallyguard::protocol::cycle::{Outcome, ReadBack, ReadBackRequest, Step};
 use tallyguard::protocol::metadata::Metadata;
 
 use crate::group::Incarnation;
-use crate::kafka::{Kafka, Record, Refused, Request, index};
+use crate::kafka::{HELD_MS, Kafka, Record, Refused, Request, index};
 use crate::process::World;
 use crate::threads::Threads;
 
@@ -174,10 +174,15 @@ impl SimLog {
             }
             // The request is sent again, and both arrive, one of them late.
             (4, Some(request)) => {
-                let in_ms = chance.below(8_000);
-                self.kafka(|kafka| kafka.later(in_ms, request));
                 chance.reached("request duplicated");
-                match self.kafka(&send) {
+                let answer = self.kafka(&send);
+                if chance.per_mille(500) {
+                    let in_ms = chance.below(8_000);
+                    self.kafka(|kafka| kafka.later(in_ms, request));
+                } else {
+                    self.kafka(|kafka| kafka.after_calls(&self.id, 1 + chance.below(6), u64::MAX, request));
+                }
+                match answer {
                     Ok(()) => Outcome::DoneDisturbed("sent again".to_owned()),
                     Err(refused) => self.refused(refused),
                 }
@@ -188,7 +193,7 @@ impl SimLog {
                 chance.reached("request duplicated in silence");
                 match self.kafka(&send) {
                     Ok(()) => {
-                        self.kafka(|kafka| kafka.after_calls(&self.id, 1 + chance.below(4), request));
+                        self.kafka(|kafka| kafka.after_calls(&self.id, 1 + chance.below(4), HELD_MS, request));
                         Outcome::Done
                     }
                     Err(refused) => self.refused(refused),

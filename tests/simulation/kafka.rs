@@ -120,7 +120,7 @@ struct Held {
 }
 
 /// A duplicate that nothing reports is on its way for less than a session lasts: nobody else has the partitions before.
-const HELD_MS: u64 = SESSION_TIMEOUT_MS / 2;
+pub const HELD_MS: u64 = SESSION_TIMEOUT_MS / 2;
 
 pub struct Kafka {
     chance: Arc<Chance>,
@@ -213,8 +213,8 @@ impl Kafka {
     }
 
     /// The request arrives before the sender's next call, or the one after that.
-    pub fn after_calls(&mut self, writer: &str, calls: u64, request: Request) {
-        let until_ms = self.chance.now_ms() + HELD_MS;
+    pub fn after_calls(&mut self, writer: &str, calls: u64, at_most_ms: u64, request: Request) {
+        let until_ms = self.chance.now_ms().saturating_add(at_most_ms);
         self.held.push(Held { writer: writer.to_owned(), calls_left: calls.max(1), until_ms, request });
     }
 
@@ -227,18 +227,15 @@ impl Kafka {
     /// Everything that happens by itself: requests arrive, markers are written, time runs out.
     pub fn tick(&mut self) {
         let now = self.chance.now_ms();
-        let due: Vec<Request>;
-        (due, self.delayed) = {
-            let (due, later): (Vec<_>, Vec<_>) = self.delayed.drain(..).partition(|(due_ms, _)| *due_ms <= now);
-            (due.into_iter().map(|(_, request)| request).collect(), later)
-        };
-        for request in due {
+        let due: Vec<_> = self.delayed.extract_if(.., |(due_ms, _)| *due_ms <= now).collect();
+        for (_, request) in due {
             self.chance.note(|| format!("broker: late {request:?}"));
             self.arrive(request);
         }
         self.deliver_held();
-        let ids: Vec<String> = self.writers.keys().cloned().collect();
-        for id in ids {
+        let is_busy = |writer: &Writer| !matches!(writer.state, State::Empty { .. });
+        let busy: Vec<_> = self.writers.iter().filter(|(_, it)| is_busy(it)).map(|(id, _)| id.clone()).collect();
+        for id in busy {
             let writer = self.writers.get_mut(&id).expect("known");
             match &mut writer.state {
                 State::Ongoing { since_ms } if now - *since_ms >= self.transaction_timeout_ms => {
@@ -344,7 +341,12 @@ impl Kafka {
     pub fn produce(&mut self, id: &str, epoch: u32, outputs: &[Arc<OutputRecord>]) -> Result<(), Refused> {
         self.join_transaction(id, epoch)?;
         for record in outputs {
-            self.outputs.get_mut(&record.destination).expect("all three").push(Entry {
+            let entries = self.outputs.get_mut(&record.destination).expect("all three");
+            // A batch that comes again is known by its sequence number.
+            if entries.iter().any(|entry| entry.writer == id && entry.epoch == epoch && entry.record.id == record.id) {
+                continue;
+            }
+            entries.push(Entry {
                 record: Arc::clone(record),
                 writer: id.to_owned(),
                 epoch,

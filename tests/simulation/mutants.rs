@@ -1,10 +1,14 @@
 //! Each deliberate error is found by some seed, or the simulation proves nothing.
 
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
 use crate::chance::Broken;
 use crate::run::run;
 
 /// Seeds that an error may survive.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 5_000;
 
 /// The first seed that finds it, and how.
 fn hunt(name: &str, broken: Option<Broken>) -> Option<String> {
@@ -16,17 +20,23 @@ fn hunt(name: &str, broken: Option<Broken>) -> Option<String> {
     })
 }
 
-/// Reports what each hunt has found.
-fn assert_all_killed(hunts: impl Iterator<Item = (String, Option<String>)>) {
-    let survivors: Vec<_> = hunts
-        .filter_map(|(name, killed)| match killed {
-            Some(line) => {
-                eprintln!("{line}");
-                None
+/// Hunts all, on as many threads as there are, and reports what each hunt has found.
+fn assert_all_killed<E: Copy + Debug + Send + Sync>(all: &[E], hunt: impl Fn(E) -> Option<String> + Sync) {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut survivors = Vec::new();
+        while let Some(&error) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            match hunt(error) {
+                Some(line) => eprintln!("{line}"),
+                None => survivors.push(format!("{error:?}")),
             }
-            None => Some(name),
-        })
-        .collect();
+        }
+        survivors
+    };
+    let survivors: Vec<_> = thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("a failure is caught")).collect()
+    });
     assert!(survivors.is_empty(), "not found by {SEEDS} seeds: {survivors:?}");
 }
 
@@ -42,10 +52,7 @@ fn simulation_finds_each_broken_promise_around_the_engine() {
         Broken::OpenOutputsAreNotWaitedFor,
         Broken::UnsyncedSnapshotsAreBelieved,
     ];
-    assert_all_killed(all.into_iter().map(|broken| {
-        let name = format!("{broken:?}");
-        (name.clone(), hunt(&name, Some(broken)))
-    }));
+    assert_all_killed(&all, |broken| hunt(&format!("{broken:?}"), Some(broken)));
 }
 
 #[cfg(feature = "mutants")]
@@ -53,11 +60,10 @@ fn simulation_finds_each_broken_promise_around_the_engine() {
 fn simulation_finds_each_error_in_the_engine() {
     use tallyguard::mutants::{ALL, set};
 
-    assert_all_killed(ALL.into_iter().map(|mutant| {
+    assert_all_killed(&ALL, |mutant| {
         set(Some(mutant));
-        let name = format!("{mutant:?}");
-        let killed = hunt(&name, None);
+        let killed = hunt(&format!("{mutant:?}"), None);
         set(None);
-        (name, killed)
-    }));
+        killed
+    });
 }
