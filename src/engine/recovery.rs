@@ -191,7 +191,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                 let committed = read_back.committed.as_ref();
                 committed.map(|(offset, text)| (*offset, Metadata::parse(text))) != facts.committed
             });
-            if moved && !mutants::is(Mutant::MovedOffsetOverlooked) {
+            if moved {
                 // Somebody committed in between: look again.
                 continue;
             }
@@ -264,6 +264,9 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         if start.source == StartSource::Parked {
             let mut state = *parked?.state;
             state.take_up(parameters, start.final_through);
+            if mutants::is(Mutant::KeptStateTakenForCommitted) {
+                state.skip_to(start.committed);
+            }
             know_statistics(&mut state, start);
             return Some(state);
         }

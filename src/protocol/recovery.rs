@@ -129,7 +129,7 @@ pub enum StartSource {
     /// Empty state at the horizon.
     Horizon,
     Snapshot,
-    /// The state that this process had when it handed the partition over: nobody has committed anything since.
+    /// The state that this process had when it handed the partition over.
     Parked,
 }
 
@@ -329,17 +329,16 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
     {
         return Err(Refusal::SnapshotAhead { snapshot: snapshot.through, committed });
     }
-    if let Some(parked) = &facts.parked
-        && parked_serves(parked, facts, metadata, &start)
-    {
-        let from = Position { offset: committed, watermark: metadata.watermark };
-        return Ok(Start { from, source: StartSource::Parked, ..start });
-    }
-    if let Some(snapshot) = &facts.snapshot {
-        if snapshot_serves(snapshot, facts, configured, metadata, &start) {
-            let from = Position { offset: snapshot.through, watermark: Watermark::NONE };
-            return Ok(Start { from, source: StartSource::Snapshot, ..start });
-        }
+    // The later of the two needs the shorter replay.
+    let parked = facts.parked.as_ref().filter(|parked| parked_serves(parked, facts, metadata, &start));
+    let snapshot = facts.snapshot.as_ref().filter(|it| snapshot_serves(it, facts, configured, metadata, &start));
+    let later = [
+        snapshot.map(|snapshot| (snapshot.through, StartSource::Snapshot)),
+        parked.map(|parked| (parked.next, StartSource::Parked)),
+    ];
+    if let Some((offset, source)) = later.into_iter().flatten().max_by_key(|(offset, _)| *offset) {
+        let from = Position { offset, watermark: Watermark::NONE };
+        return Ok(Start { from, source, ..start });
     }
     if facts.log_start <= start.from.offset {
         return Ok(start);
@@ -365,17 +364,12 @@ fn without_lost_statistics(start: Start, metadata: &Metadata, facts: &Facts, con
     Start { from, progress, statistics_gap, remark: Some(remark), ..start }
 }
 
-/// A kept state has taken exactly the records before its offset. It is the partition's only if that is the committed one,
-/// and if the rules go on as they were: what it decided before is decided.
+/// A kept state has taken the records before its offset, and they were committed here: it is a snapshot in memory.
 fn parked_serves(parked: &ParkedHead, facts: &Facts, metadata: &Metadata, start: &Start) -> bool {
-    let is_at = parked.next == start.committed || mutants::is(Mutant::ParkedStateReusedAnyway);
-    let last = |parameters: &Parameters| -> Vec<_> {
-        parameters.rules.iter().filter_map(|history| history.versions.last().map(|last| last.version)).collect()
-    };
-    is_at
-        && parked.identity == facts.identity
+    parked.identity == facts.identity
+        && (start.from.offset..=start.committed).contains(&parked.next)
+        && parked.next >= facts.log_start
         && same_shape(&DecidedWith::of(&parked.parameters, Offset(0)), &metadata.decided_with)
-        && last(&parked.parameters) == last(&start.parameters)
 }
 
 fn snapshot_serves(

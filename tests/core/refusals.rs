@@ -215,7 +215,7 @@ fn a_gap_of_the_statistics_is_remembered_by_the_next_start() {
 }
 
 #[test]
-fn a_kept_state_is_taken_up_again_only_where_it_stopped() {
+fn a_kept_state_is_a_snapshot_in_memory() {
     let kept = |next| ParkedHead {
         next: Offset(next),
         identity: identity(),
@@ -229,15 +229,22 @@ fn a_kept_state_is_taken_up_again_only_where_it_stopped() {
     });
     assert_eq!((alone.source, alone.statistics_gap), (StartSource::Parked, None));
 
-    // Somebody has committed since, or less than it took; other rules decide; it is of another log.
-    for next in [99, 101] {
-        assert_eq!(accepted(|facts, _| facts.parked = Some(kept(next))).source, StartSource::Horizon);
-    }
-    let other_rules = accepted(|facts, configured| {
-        facts.parked = Some(kept(100));
+    // What others have committed since is replayed, under new rules too.
+    let behind = accepted(|facts, configured| {
+        facts.parked = Some(kept(60));
         configured.rules[0].version += 1;
     });
-    assert_eq!(other_rules.source, StartSource::Horizon);
+    assert_eq!((behind.source, behind.from.offset, behind.committed), (StartSource::Parked, Offset(60), Offset(100)));
+    assert_eq!(behind.changed_rules, [0]);
+    // The later of the two.
+    let snapshot_is_later = accepted(|facts, _| (facts.parked, facts.snapshot) = (Some(kept(60)), Some(snapshot(70))));
+    assert_eq!((snapshot_is_later.source, snapshot_is_later.from.offset), (StartSource::Snapshot, Offset(70)));
+
+    // Before the horizon, ahead of the commit, or not to be replayed: of no use. And so is one of another log.
+    for (next, log_start) in [(49, 10), (101, 10), (60, 61)] {
+        let start = accepted(|facts, _| (facts.parked, facts.log_start) = (Some(kept(next)), Offset(log_start)));
+        assert_eq!(start.source, StartSource::Horizon, "{next}");
+    }
     let other_log = accepted(|facts, _| {
         let identity = LogIdentity { topic_id: "before".to_owned(), ..identity() };
         facts.parked = Some(ParkedHead { identity, ..kept(100) });

@@ -39,8 +39,6 @@ pub enum Broken {
     UnstableOffsetsAreRead,
     /// Outputs are read back before it is decided which of them count.
     OpenOutputsAreNotWaitedFor,
-    /// A disk says that it has stored what a power cut takes away.
-    UnsyncedSnapshotsAreBelieved,
 }
 
 /// Virtual time, dice, trace and coverage of one run.

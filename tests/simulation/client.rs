@@ -268,16 +268,6 @@ impl SimLog {
     }
 }
 
-impl SimLog {
-    /// Records before the start have open windows, and there is no snapshot of them: their state was never let go of.
-    fn is_kept(&self, partition: PartitionId, from: Offset) -> bool {
-        let text = self.kafka(|kafka| kafka.committed.get(&partition).map(|(_, text)| text.clone()));
-        let metadata = text.and_then(|text| Metadata::parse(&text).ok());
-        metadata.is_some_and(|metadata| metadata.horizon.offset < from)
-            && self.threads.storing.disk.through(partition) != Some(from)
-    }
-}
-
 impl Log for SimLog {
     type Batch = SimBatch;
 
@@ -308,13 +298,6 @@ impl Log for SimLog {
     }
 
     fn start(&mut self, partition: PartitionId, from: Offset) -> Result<(), String> {
-        let committed = self.kafka(|kafka| kafka.committed.get(&partition).map(|(offset, _)| *offset));
-        if self.is_kept(partition, from) {
-            self.world.chance.reached("parked state reused");
-        }
-        if committed.is_some_and(|committed| from < committed) {
-            self.world.chance.reached("recovered from a replay");
-        }
         self.world.chance.note(|| format!("{} ({}): reads {partition} from {from}", self.id, self.incarnation));
         self.positions.insert(partition, from.0);
         Ok(())

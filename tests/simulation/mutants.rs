@@ -50,7 +50,6 @@ fn simulation_finds_each_broken_promise_around_the_engine() {
         Broken::OffsetsReadBeforeTheWriterIsSettled,
         Broken::UnstableOffsetsAreRead,
         Broken::OpenOutputsAreNotWaitedFor,
-        Broken::UnsyncedSnapshotsAreBelieved,
     ];
     assert_all_killed(&all, |broken| hunt(&format!("{broken:?}"), Some(broken)));
 }

@@ -107,7 +107,8 @@ impl Process {
         let (reports, from_actors) = unbounded();
         let (to_io, report_line) = unbounded();
         let (recovery, requests) = unbounded();
-        let (answers, answer_line) = unbounded();
+        let (answers, from_recovery) = unbounded();
+        let (to_io_answers, answer_line) = unbounded();
         let (statistics_events, statistics_line) = unbounded();
         let (snapshot_events, snapshot_line) = unbounded();
         let (_, checkpoint_requests) = unbounded();
@@ -137,6 +138,7 @@ impl Process {
             writing: RefCell::new(statistics.then_some(writing)),
             recovery: RefCell::new((worker, Vec::new())),
             reports: (from_actors, to_io),
+            answers: (from_recovery, to_io_answers),
         });
         let log = SimLog {
             world: world.clone(),

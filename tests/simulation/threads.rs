@@ -11,7 +11,8 @@ use tallyguard::domain::ids::{Offset, PartitionId};
 use tallyguard::domain::partition::PartitionState;
 use tallyguard::engine::actor::{FromActor, PartitionActor, Report};
 use tallyguard::engine::hosts::{Feed, Host, Hosts, NotTaken};
-use tallyguard::engine::recovery::{RecoveryWorker, Wanted};
+use tallyguard::engine::recovery::{Answer, RecoveryWorker, Wanted};
+use tallyguard::protocol::recovery::StartSource;
 
 use crate::client::{SimBatch, SimReader};
 use crate::database::Writing;
@@ -44,6 +45,8 @@ pub struct Threads {
     pub recovery: RefCell<(RecoveryWorker<SimReader>, Vec<Wanted>)>,
     /// From the actors, and on to the I/O thread.
     pub reports: (Receiver<FromActor>, Sender<FromActor>),
+    /// From whoever recovers, and on to the I/O thread.
+    pub answers: (Receiver<Answer>, Sender<Answer>),
 }
 
 impl Threads {
@@ -67,6 +70,7 @@ impl Threads {
             }
         }
         self.pass_reports_on();
+        self.pass_answers_on();
         self.mailboxes.borrow_mut().retain(|mailbox| !mailbox.halted.get());
     }
 
@@ -79,6 +83,20 @@ impl Threads {
                 assert_eq!(sum, applied.records as u64, "{}: {counts:?}", message.partition);
             }
             let _ = self.reports.1.send(message);
+        }
+    }
+
+    fn pass_answers_on(&self) {
+        while let Ok(answer) = self.answers.0.try_recv() {
+            if let Answer::Recovered { prepared, .. } = &answer {
+                self.world.chance.reached(match prepared.start.source {
+                    StartSource::First => "first start",
+                    StartSource::Horizon => "recovered from a replay",
+                    StartSource::Snapshot => "recovered from a snapshot",
+                    StartSource::Parked => "parked state reused",
+                });
+            }
+            let _ = self.answers.1.send(answer);
         }
     }
 

@@ -135,7 +135,7 @@ impl CommitCycle {
         let Some(transaction) = &mut self.transaction else { return };
         let parts = transaction.parts.len();
         transaction.parts.retain(|part| part.partition != partition);
-        if transaction.parts.len() < parts && !mutants::is(Mutant::EffectsOfALostPartitionCommitted) {
+        if transaction.parts.len() < parts {
             self.doubt();
         }
     }
@@ -337,7 +337,7 @@ impl CommitCycle {
                 self.writer_ready |= mutants::is(Mutant::WriterKeptAfterAnAbort);
                 Vec::new()
             }
-            (Step::Commit, Outcome::DoneDisturbed(why)) if !mutants::is(Mutant::DisturbedCommitBelieved) => {
+            (Step::Commit, Outcome::DoneDisturbed(why)) => {
                 self.doubt();
                 vec![Notice::Trouble(format!("commit answered after a disturbance, verifying it: {why}"))]
             }

@@ -86,8 +86,7 @@ impl CommitCycle {
             }
             let (written, missing): (Vec<_>, Vec<_>) = effects.outputs.drain(..).partition(|output| {
                 // Without transactions an offset never moves before the outputs, if they go first.
-                let is_believed = mutants::is(Mutant::OffsetAloneDecidesADoubt);
-                let is_known = (self.settings.mode == DeliveryMode::AtLeastOnce || is_believed) && moved;
+                let is_known = self.settings.mode == DeliveryMode::AtLeastOnce && moved;
                 is_known || read_back.outputs.contains(&output.id)
             });
             if moved && missing.is_empty() {
