@@ -37,8 +37,6 @@ pub enum Broken {
     OffsetsReadBeforeTheWriterIsSettled,
     /// A recovery takes an offset whose commit is not decided for the committed one.
     UnstableOffsetsAreRead,
-    /// Outputs are read back before it is decided which of them count.
-    OpenOutputsAreNotWaitedFor,
 }
 
 /// Virtual time, dice, trace and coverage of one run.

@@ -246,7 +246,7 @@ impl Kafka {
                 }
                 State::Ending { commit, left, next_ms } if *next_ms <= now => {
                     let (commit, participant) = (*commit, left.pop_front());
-                    *next_ms = now + self.chance.below(30);
+                    *next_ms = now + marker_takes_ms(&self.chance);
                     let is_last = left.is_empty();
                     if let Some(participant) = participant {
                         self.mark(&id, participant, commit);
@@ -402,7 +402,7 @@ impl Kafka {
         for index in (1..left.len()).rev() {
             left.swap(index, self.chance.index(index + 1));
         }
-        let next_ms = self.chance.now_ms() + self.chance.below(20);
+        let next_ms = self.chance.now_ms() + marker_takes_ms(&self.chance);
         let state = if left.is_empty() {
             State::Empty { last_was_commit: Some(commit) }
         } else {
@@ -480,6 +480,12 @@ impl Kafka {
             );
         }
     }
+}
+
+/// Until a marker is written: a moment, or until a broker is back.
+fn marker_takes_ms(chance: &Chance) -> u64 {
+    let is_away = chance.trouble() && chance.per_mille(100);
+    chance.below(if is_away { 8_000 } else { 25 })
 }
 
 pub fn partition_id(at: usize) -> PartitionId {

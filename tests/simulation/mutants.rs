@@ -49,7 +49,6 @@ fn simulation_finds_each_broken_promise_around_the_engine() {
         Broken::OffsetsWithoutGeneration,
         Broken::OffsetsReadBeforeTheWriterIsSettled,
         Broken::UnstableOffsetsAreRead,
-        Broken::OpenOutputsAreNotWaitedFor,
     ];
     assert_all_killed(&all, |broken| hunt(&format!("{broken:?}"), Some(broken)));
 }

@@ -31,6 +31,8 @@ const QUANTA: u64 = 6_000;
 const PARTITIONS_MAX: usize = 6;
 /// Virtual time that a healed world may take.
 const HEALING_MS: u64 = 180_000;
+/// How long nothing may change any more: statistics and snapshots have gone by then.
+const SETTLED_MS: u64 = 600;
 
 pub struct Machine {
     id: &'static str,
@@ -391,7 +393,7 @@ fn heal(crew: &Crew, world: &World, traffic: &mut Traffic) {
         let settled = *settled_at_ms.get_or_insert(now);
         if !is_done {
             settled_at_ms = None;
-        } else if now - settled > 2_000 && rows_differ(crew, world).is_empty() {
+        } else if now - settled > SETTLED_MS && rows_differ(crew, world).is_empty() {
             return;
         }
         if now >= until_ms {
