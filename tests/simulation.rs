@@ -132,9 +132,9 @@ fn report_failures(failed: &[(u64, String)]) {
 #[test]
 fn simulation_of_many_seeds_is_exact() {
     let (first, seeds) = (from_env("TALLYGUARD_SIM_FIRST_SEED", 0), from_env("TALLYGUARD_SIM_SEEDS", 2_000));
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let sums: Vec<Sum> = std::thread::scope(|scope| {
-        let share = |thread| move || run_some((first + thread..first + seeds).step_by(threads as usize));
+        let share = |thread| move || run_some((first..first + seeds).skip(thread).step_by(threads));
         let running: Vec<_> = (0..threads).map(|thread| scope.spawn(share(thread))).collect();
         running.into_iter().map(|thread| thread.join().expect("a failure is caught")).collect()
     });

@@ -84,6 +84,7 @@ fn recover(world: &mut World, sources: &std::cell::RefCell<[u64; 3]>) -> Process
         StartSource::First => 0,
         StartSource::Horizon => 1,
         StartSource::Snapshot => 2,
+        StartSource::Parked => panic!("no state is kept here"),
     }] += 1;
     let uninterrupted = process.uninterrupted(&world.log);
     assert_eq!(process.state.watermark(), uninterrupted.watermark(), "{:?}", process.start);

@@ -140,7 +140,8 @@ fn a_read_back_finds_the_outputs_at_and_behind_an_offset_and_no_others() {
         other => panic!("{other:?}"),
     };
     let found = ask(request(Some(8_500), 900_000));
-    assert_eq!(found.committed, Some(Offset(8_000)));
+    let committed = commit(0, 8_000, 0, 0);
+    assert_eq!(found.committed, Some((committed.offset, committed.metadata)), "with the text that says whose it is");
     let mut offsets: Vec<_> = found.outputs.iter().map(|id| id.offset.0).collect();
     offsets.sort_unstable();
     assert_eq!(offsets, (8_500..10_000).collect::<Vec<_>>());

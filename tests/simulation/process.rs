@@ -95,7 +95,7 @@ impl Process {
         let configured = configuration.configured();
         world.chance.note(|| format!("{id} ({incarnation}): starts"));
         let reads_early = world.chance.is_broken(Broken::OffsetsReadBeforeTheWriterIsSettled);
-        let early = reads_early.then(|| world.kafka.lock().committed.clone()).unwrap_or_default();
+        let early = if reads_early { world.kafka.lock().committed.clone() } else { BTreeMap::new() };
         let mut epoch = None;
         while epoch.is_none() {
             world.tick(1 + world.chance.below(20));
@@ -211,7 +211,7 @@ impl Process {
     }
 
     /// What it knows of its partitions, and no more of it afterwards.
-    pub fn states(&self) -> Vec<Box<PartitionState>> {
+    pub fn states(&self) -> Vec<PartitionState> {
         self.threads.states()
     }
 

@@ -229,7 +229,7 @@ impl Crew {
     }
 
     /// The states of all partitions, out of the hands of who has them.
-    fn states(&self) -> Vec<Box<PartitionState>> {
+    fn states(&self) -> Vec<PartitionState> {
         let processes = self.machines.iter().map(|machine| machine.process.borrow());
         processes.filter_map(|process| process.as_ref().map(Process::states)).flatten().collect()
     }

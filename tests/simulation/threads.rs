@@ -101,7 +101,7 @@ impl Threads {
     }
 
     /// The states as they stand, at the very end: their actors give them out of hand.
-    pub fn states(&self) -> Vec<Box<PartitionState>> {
+    pub fn states(&self) -> Vec<PartitionState> {
         self.pass_reports_on();
         for mailbox in self.mailboxes.borrow().iter() {
             mailbox.actor.borrow_mut().park();
@@ -109,7 +109,7 @@ impl Threads {
         let reports = self.reports.0.try_iter();
         reports
             .filter_map(|message| match message.report {
-                Report::Parked(state) => Some(state),
+                Report::Parked(state) => Some(*state),
                 _ => None,
             })
             .collect()
