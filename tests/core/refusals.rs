@@ -8,7 +8,7 @@ use tallyguard::domain::time::Watermark;
 use tallyguard::domain::window::Position;
 use tallyguard::protocol::metadata::{DecidedWith, LENGTH_MAX, LogIdentity, Metadata, MetadataError};
 use tallyguard::protocol::recovery::{
-    Configured, Facts, FirstStart, GroupBeginning, ParkedHead, Refusal, SnapshotHead, StartSource, decide,
+    Configured, Facts, FirstStart, GroupBeginning, ParkedHead, Refusal, SnapshotHead, Start, StartSource, decide,
 };
 
 use crate::streams::engine_parameters;
@@ -212,6 +212,23 @@ fn a_gap_of_the_statistics_is_remembered_by_the_next_start() {
         (facts.committed, facts.log_start) = (Some((Offset(100), with_gap(870_000))), Offset(60));
     });
     assert_eq!(narrower.statistics_gap, Some(Watermark(870_000)));
+}
+
+/// What was written ahead of its offset was decided with the rules of then; the records before it are decided so again.
+#[test]
+fn a_changed_rule_acts_behind_what_was_decided_before() {
+    let mut start = accepted(|_, configured| configured.rules[1].version += 1);
+    let versions = |start: &Start, offsets: [i64; 3]| {
+        offsets.map(|offset| start.parameters.rules[1].version_at(Offset(offset)).version)
+    };
+    assert_eq!((start.changed_rules.as_slice(), start.progress), (&[1][..], progress()));
+    assert_eq!(versions(&start, [99, 100, 150]), [3, 4, 4]);
+    start.decided_ahead_through(Offset(120));
+    assert_eq!(versions(&start, [100, 120, 121]), [3, 3, 4]);
+
+    let mut unchanged = accepted(|_, _| {});
+    unchanged.decided_ahead_through(Offset(120));
+    assert_eq!(unchanged.parameters, engine_parameters(&configured(), Offset(0)));
 }
 
 #[test]

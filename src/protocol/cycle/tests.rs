@@ -330,9 +330,55 @@ fn a_torn_commit_whose_repair_is_in_doubt_too_is_still_repaired() {
     bench.until_commit();
     bench.report(Outcome::Doubtful(why()));
     assert_eq!(bench.settle(&[(P, Some(103), &[101])]), []);
+    bench.now += BACK_OFF_MAX_MS;
     assert_eq!(bench.next_transaction(), (vec![102, 104], vec![(P, 105)]));
     bench.report(Outcome::Done);
     assert!(is_committed(&bench.report_commit(), 105, 2));
+}
+
+/// Whoever reads back from the time of a commit must find them too, although they are older than the commit.
+#[test]
+fn a_commit_before_outputs_that_were_found_ahead_is_dated_back_to_when_they_may_have_been_written() {
+    let mut bench = Bench::ready();
+    let found = HashSet::from([id(PartitionId(2), 105)]);
+    let partition = PartitionId(2);
+    bench.cycle.open(OpenPartition { written_already: found, ..opening(partition, 100) }, bench.now);
+    for (next, at) in [(103, WALL - 5), (105, WALL - 5), (106, WALL)] {
+        bench.cycle.effects(partition, effects(partition, next, &[next - 1]));
+        bench.cycle.commit_at_once();
+        let step = bench.until(|step| matches!(step, Step::SendOffsets(_)));
+        let Step::SendOffsets(commits) = step else { panic!("{step:?}") };
+        assert_eq!(Metadata::parse(&commits[0].metadata).unwrap().committed_at_ms, at, "{next}");
+        bench.report(Outcome::Done);
+        bench.until_commit();
+        bench.report(Outcome::Done);
+    }
+}
+
+/// A group that refuses again and again is asked at once the first time, and then less and less often.
+#[test]
+fn what_is_aborted_again_and_again_is_tried_with_longer_and_longer_pauses() {
+    let mut bench = Bench::ready();
+    bench.cycle.effects(P, effects(P, 103, &[101]));
+    let mut pauses = Vec::new();
+    for _ in 0..10 {
+        let before = bench.now;
+        while bench.step().is_none() {
+            bench.now += 10;
+        }
+        pauses.push(bench.now - before);
+        bench.report(Outcome::Done);
+        bench.until(|step| matches!(step, Step::SendOffsets(_)));
+        bench.report(Outcome::Abortable(why()));
+        assert_eq!(bench.step(), Some(Step::Abort));
+        bench.report(Outcome::Done);
+        assert_eq!(bench.settle(&[(P, Some(100), &[])]), []);
+    }
+    assert_eq!(pauses[..2], [0, 0], "a transaction may fail once");
+    assert!(pauses.is_sorted() && pauses[9] == BACK_OFF_MAX_MS, "{pauses:?}");
+    bench.now += BACK_OFF_MAX_MS;
+    bench.until_commit();
+    assert!(is_committed(&bench.report(Outcome::Done), 103, 1));
 }
 
 impl Bench {
