@@ -60,7 +60,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         let deadline = clock::monotonic_now() + DRAIN;
         while clock::monotonic_now() < deadline && !self.wiring.supervisor.is_leaving() {
             self.wiring.monitor.heartbeat();
-            self.take_reports();
+            self.actor_reports();
             let busy = self.owned.iter().any(|(partition, owned)| match owned {
                 Owned::Running(running) => partitions.contains(partition) && running.in_flight > 0,
                 _ => false,
@@ -119,8 +119,9 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         self.wiring.statistics.request_last(&actors);
         while clock::monotonic_now() < deadline && !self.wiring.supervisor.is_leaving() {
             self.wiring.monitor.heartbeat();
-            self.take_reports();
-            self.take_events();
+            self.actor_reports();
+            self.statistics_events();
+            self.snapshot_events();
             self.wiring.snapshots.tick::<H::Host>(&[], clock::monotonic_ms(), &mut self.wiring.monitor);
             if self.wiring.snapshots.is_idle() && self.wiring.statistics.is_idle() {
                 break;

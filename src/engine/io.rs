@@ -30,7 +30,7 @@ use crate::log::{Doorbell, Log, Read};
 use crate::observe::metrics::BackpressureStage;
 use crate::protocol::cycle::{CommitCycle, Notice};
 use crate::protocol::metadata::LogIdentity;
-use crate::protocol::recovery::Refusal;
+use crate::protocol::refusal::Refusal;
 use crate::state::SnapshotEvent;
 use crate::stats::StatsEvent;
 
@@ -191,104 +191,6 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         busy |= self.feed();
         busy |= self.commit();
         self.timers();
-        busy
-    }
-
-    pub(super) fn take_reports(&mut self) {
-        self.actor_reports();
-    }
-
-    pub(super) fn take_events(&mut self) {
-        self.statistics_events();
-        self.snapshot_events();
-    }
-
-    fn actor_reports(&mut self) -> bool {
-        let mut busy = false;
-        while let Ok(message) = self.wiring.reports.1.try_recv() {
-            busy = true;
-            self.actor_report(message);
-        }
-        busy
-    }
-
-    fn actor_report(&mut self, message: FromActor) {
-        let FromActor { partition, epoch, report } = message;
-        if let Report::Parked(state) = report {
-            self.parking.arrived(partition, epoch, state);
-            return;
-        }
-        let Some(Owned::Running(running)) = self.owned.get_mut(&partition) else { return };
-        if running.epoch != epoch {
-            return;
-        }
-        match report {
-            Report::Applied(applied) => {
-                running.in_flight -= 1;
-                running.next = applied.next;
-                if applied.has_shed_statistics && !running.has_shed_statistics {
-                    running.has_shed_statistics = true;
-                    self.wiring.snapshots.suspend(partition);
-                }
-                self.wiring.monitor.applied(partition, &applied);
-                if let Some(effects) = applied.effects {
-                    self.cycle.effects(partition, effects);
-                }
-                self.note_live(partition);
-            }
-            Report::Acknowledged(effects) => self.cycle.effects(partition, effects),
-            Report::Flush { flush, pending_statistics } => {
-                self.wiring.monitor.statistics_pending(partition, pending_statistics);
-                let committed = self.cycle.committed(partition).map(|progress| progress.next.offset);
-                self.wiring.statistics.taken(partition, flush, committed);
-            }
-            Report::Snapshot { delta, through, whole } => {
-                self.wiring.snapshots.taken(partition, delta, through, whole);
-            }
-            Report::Parked(_) => {}
-        }
-    }
-
-    fn statistics_events(&mut self) -> bool {
-        let mut busy = false;
-        while let Ok(event) = self.wiring.statistics_events.try_recv() {
-            busy = true;
-            if let StatsEvent::Acknowledged { partition, through } = event
-                && self.wiring.statistics.acknowledged(partition, through)
-                && let Some(Owned::Running(running)) = self.owned.get(&partition)
-                && running.actor.flush_acknowledged(through).is_err()
-            {
-                self.wiring.supervisor.fail(format!("the actor of partition {partition} is gone"));
-            }
-            match &event {
-                StatsEvent::Unavailable { .. } => self.database_up_since_ms = None,
-                _ => {
-                    self.database_up_since_ms.get_or_insert_with(clock::monotonic_ms);
-                }
-            }
-            if let StatsEvent::IdentityMismatch { found } = &event {
-                self.wiring.supervisor.leave(
-                    Exit::Refused,
-                    format!(
-                        "the statistics schema belongs to {found}. What to do: point stats.url at this group's own \
-                         schema, or at an empty one; if the log itself was deleted or replaced, restore it"
-                    ),
-                );
-            }
-            self.wiring.monitor.statistics(&event);
-        }
-        busy
-    }
-
-    fn snapshot_events(&mut self) -> bool {
-        let mut busy = false;
-        while let Ok(event) = self.wiring.snapshot_events.try_recv() {
-            busy = true;
-            if let SnapshotEvent::Fatal { error, .. } = &event {
-                self.wiring.supervisor.fail(format!("the state store cannot be written any more: {error}"));
-            }
-            self.wiring.snapshots.event(event, &mut self.wiring.monitor);
-        }
         busy
     }
 

@@ -15,6 +15,7 @@ mod assembly;
 mod directory;
 mod handover;
 pub mod hosts;
+mod inbox;
 pub mod io;
 mod launch;
 pub mod monitor;

@@ -15,7 +15,7 @@ use crate::observe::metrics::{self, BackpressureStage, TransactionResult};
 use crate::observe::report::{About, PartitionRefusal, RuleReport};
 use crate::observe::status::{CommitSummary, Now, RecordCounts, Standing, StatusBoard};
 use crate::protocol::output::{OutputRecord, Slot};
-use crate::protocol::recovery::Refusal;
+use crate::protocol::refusal::Refusal;
 use crate::stats::StatsEvent;
 
 /// A warning of one kind is logged at most this often.

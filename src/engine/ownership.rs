@@ -18,7 +18,8 @@ use crate::log::{Log, LogEvent};
 use crate::observe::status::Standing;
 use crate::protocol::cycle::OpenPartition;
 use crate::protocol::metadata::LogIdentity;
-use crate::protocol::recovery::{Refusal, StartSource};
+use crate::protocol::recovery::StartSource;
+use crate::protocol::refusal::Refusal;
 
 impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
     pub(super) fn group_events(&mut self) -> bool {

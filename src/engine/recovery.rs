@@ -19,7 +19,8 @@ use crate::mutants::{self, Mutant};
 use crate::protocol::cycle::{DeliveryMode, ReadBackRequest};
 use crate::protocol::metadata::{LogIdentity, Metadata};
 use crate::protocol::output::OutputId;
-use crate::protocol::recovery::{Configured, Facts, Refusal, SnapshotHead, Start, StartSource, decide};
+use crate::protocol::recovery::{Configured, Facts, SnapshotHead, Start, StartSource, decide};
+use crate::protocol::refusal::Refusal;
 use crate::state::{Snapshots, StoredSnapshot};
 
 const RETRY_PAUSE: Duration = Duration::from_millis(250);

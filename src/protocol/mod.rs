@@ -8,3 +8,4 @@ pub mod cycle;
 pub mod metadata;
 pub mod output;
 pub mod recovery;
+pub mod refusal;

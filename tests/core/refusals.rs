@@ -8,8 +8,9 @@ use tallyguard::domain::time::Watermark;
 use tallyguard::domain::window::Position;
 use tallyguard::protocol::metadata::{DecidedWith, LENGTH_MAX, LogIdentity, Metadata, MetadataError};
 use tallyguard::protocol::recovery::{
-    Configured, Facts, FirstStart, GroupBeginning, ParkedHead, Refusal, SnapshotHead, Start, StartSource, decide,
+    Configured, Facts, FirstStart, GroupBeginning, ParkedHead, SnapshotHead, Start, StartSource, decide,
 };
+use tallyguard::protocol::refusal::Refusal;
 
 use crate::streams::engine_parameters;
 use crate::world::identity;
