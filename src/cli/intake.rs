@@ -145,6 +145,10 @@ impl Intake {
                 .content_type("application/x-ndjson")
                 .send(lines)
                 .and_then(|mut response| Ok((response.status().as_u16(), response.body_mut().read_to_vec()?)));
+            if sent.is_ok() {
+                // It is a service: when it goes it comes back, and needs its log then.
+                *log = None;
+            }
             let is_away =
                 matches!(sent, Err(ureq::Error::Io(_) | ureq::Error::ConnectionFailed | ureq::Error::HostNotFound));
             if is_away && let Some(direct) = log.as_ref().and_then(|log| log.open().ok()) {

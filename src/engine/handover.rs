@@ -47,7 +47,7 @@ impl<L: Log, H: Hosts<L::Batch>> Handover for IoThread<L, H> {
         self.wiring.monitor.stopping();
         let all: BTreeSet<_> = self.owned.keys().copied().collect();
         self.drain_actors(&all);
-        self.commit_what_is_ours();
+        self.commit_everything();
         let is_decided = self.cycle.is_settled();
         self.last_writes();
         is_decided
@@ -72,36 +72,20 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         }
     }
 
+    /// Commits what there is, as long as the group does not say that it is somebody else's by now.
     fn commit_everything(&mut self) {
         let deadline = clock::monotonic_now() + LAST_COMMIT;
         while !self.cycle.is_settled() && clock::monotonic_now() < deadline && !self.wiring.supervisor.is_leaving() {
-            self.commit_once();
+            self.losses();
+            self.cycle.commit_at_once();
+            self.wiring.monitor.heartbeat();
+            if !self.commit() {
+                self.log.wait(Duration::from_millis(5));
+            }
         }
-        self.warn_unless_settled();
-    }
-
-    fn commit_once(&mut self) {
-        self.cycle.commit_at_once();
-        self.wiring.monitor.heartbeat();
-        if !self.commit() {
-            self.log.wait(Duration::from_millis(5));
-        }
-    }
-
-    fn warn_unless_settled(&self) {
         if !self.cycle.is_settled() {
             tracing::warn!("the last commit is not decided in time; whoever takes the partitions over replays");
         }
-    }
-
-    /// The same at the end, when the group may still say that partitions are somebody else's by now.
-    fn commit_what_is_ours(&mut self) {
-        let deadline = clock::monotonic_now() + LAST_COMMIT;
-        while !self.cycle.is_settled() && clock::monotonic_now() < deadline && !self.wiring.supervisor.is_leaving() {
-            self.losses();
-            self.commit_once();
-        }
-        self.warn_unless_settled();
     }
 
     /// One more flush and one more snapshot, so that the next start is short. Nothing depends on them.

@@ -15,9 +15,9 @@ use crate::cli::exit::Exit;
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::rule::Parameters;
-use crate::engine::actor::{Epoch, FromActor, Report};
+use crate::engine::actor::{Epoch, FromActor};
 use crate::engine::handover::Handover;
-use crate::engine::hosts::{Feed, Host, Hosts};
+use crate::engine::hosts::{Feed, Hosts};
 use crate::engine::monitor::Monitor;
 use crate::engine::outputs::TopicLimits;
 use crate::engine::parking::Parking;
@@ -26,7 +26,7 @@ use crate::engine::requests::CheckpointRequest;
 use crate::engine::snapshots::SnapshotSchedule;
 use crate::engine::statistics::StatisticsLine;
 use crate::engine::supervisor::Supervisor;
-use crate::log::{Doorbell, Log, Read};
+use crate::log::{Doorbell, Log, LogEvent, Read};
 use crate::observe::metrics::BackpressureStage;
 use crate::protocol::cycle::{CommitCycle, Notice};
 use crate::protocol::metadata::LogIdentity;
@@ -68,8 +68,7 @@ pub struct Running<A> {
     pub(super) began: std::time::Instant,
     pub(super) is_live: bool,
     pub(super) has_shed_statistics: bool,
-    /// The rules that decide from its start on: told to the database once a record that they decided is committed. Before
-    /// that a restart may take them back as if they had never been.
+    /// The rules that decide from its start on: told to the database once a record that they decided is committed.
     pub(super) unrecorded_rules: Option<Arc<Parameters>>,
 }
 
@@ -129,6 +128,8 @@ pub struct IoThread<L: Log, H: Hosts<L::Batch>> {
     pub(super) database_up_since_ms: Option<u64>,
     pub(super) rebuilds: BTreeMap<PartitionId, Rebuild>,
     pub(super) parking: Parking,
+    /// What the group has said while a commit was waited for.
+    pub(super) deferred: Vec<LogEvent>,
 }
 
 impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
@@ -149,6 +150,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             database_up_since_ms: None,
             rebuilds: BTreeMap::new(),
             parking: Parking::default(),
+            deferred: Vec::new(),
         }
     }
 
@@ -292,11 +294,15 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
                     self.wiring.monitor.writer_replaced();
                     self.request_recovery();
                 }
-                Notice::Moved { partition, found, expected } => {
+                Notice::Moved { partition, found, expected, certain } => {
                     tracing::warn!(
                         "partition {partition}: expected the commit of {expected}, found {found:?}; it is recovered anew"
                     );
-                    self.begin_again(partition);
+                    let identity = match self.owned.get(&partition) {
+                        Some(Owned::Running(running)) => Some(running.identity.clone()),
+                        _ => None,
+                    };
+                    self.begin_again_knowing(partition, certain.zip(identity));
                 }
                 Notice::GivenUp { outputs, why } => self.wiring.monitor.given_up(outputs, &why),
                 Notice::Replaced => self

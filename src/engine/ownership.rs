@@ -23,7 +23,8 @@ use crate::protocol::refusal::Refusal;
 
 impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
     pub(super) fn group_events(&mut self) -> bool {
-        let events = self.log.poll();
+        let mut events = std::mem::take(&mut self.deferred);
+        events.extend(self.log.poll());
         let busy = !events.is_empty();
         for event in events {
             match event {
@@ -49,14 +50,14 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         busy
     }
 
-    /// What the group has taken away, while nothing else is of interest any more.
+    /// What the group has taken away, while a commit is waited for; everything else comes afterwards.
     pub(super) fn losses(&mut self) {
         for event in self.log.poll() {
             match event {
                 LogEvent::Lost(partitions) => self.lost(&partitions),
                 LogEvent::Rejoined => self.rejoined(),
                 LogEvent::Replaced => self.replaced(),
-                _ => {}
+                event => self.deferred.push(event),
             }
         }
     }
@@ -214,6 +215,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
                 written_already,
                 // A rule that has changed is committed before it decides anything: whoever finds its outputs knows whose they are.
                 owes_first_commit: start.source == StartSource::First || !start.changed_rules.is_empty(),
+                never_committed: start.source == StartSource::First,
             },
             clock::monotonic_ms(),
         );
@@ -336,6 +338,11 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             }
             _ => None,
         };
+        self.begin_again_knowing(partition, known);
+    }
+
+    /// The same, when what this process had committed is told.
+    pub(super) fn begin_again_knowing(&mut self, partition: PartitionId, known: Option<(Offset, LogIdentity)>) {
         self.log.stop(&[partition], false);
         self.forget(partition);
         self.recover(partition, known);

@@ -172,7 +172,9 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             .filter_map(|(partition, _, _, start, _)| {
                 Some(ReadBackRequest {
                     partition: *partition,
-                    outputs_from: self.mode.reads_outputs_back().then_some(start.committed),
+                    // A changed rule begins behind what was decided already, in every mode.
+                    outputs_from: (self.mode.reads_outputs_back() || !start.changed_rules.is_empty())
+                        .then_some(start.committed),
                     since_ms: start.committed_at_ms?,
                 })
             })

@@ -9,7 +9,7 @@ use tallyguard::clock::{self, VirtualTime};
 /// 2026-01-01T00:00:00Z.
 const EPOCH_MS: i64 = 1_767_225_600_000;
 /// What a failing run shows of its end.
-const TRACE_SHOWN: usize = 150000;
+const TRACE_SHOWN: usize = 150;
 
 /// How often what goes wrong, per mille.
 #[derive(Debug, Clone, Copy, Default)]

@@ -240,7 +240,8 @@ impl SimLog {
             }
             Step::Commit | Step::Abort => {
                 let commit = *step == Step::Commit;
-                let late = Request::End { writer: id.clone(), epoch, commit };
+                let of = self.kafka(|kafka| kafka.transaction_of(&id));
+                let late = Request::End { writer: id.clone(), epoch, commit, of };
                 let outcome = self.exchange(Some(late), |kafka| kafka.end_transaction(&id, epoch, commit));
                 if commit && !matches!(outcome, Outcome::Done) {
                     self.world.chance.reached("ambiguous commit");

@@ -151,6 +151,8 @@ impl Writing {
         }
         let Some(flush) = self.waiting.borrow_mut().pop_front() else { return };
         let (partition, through) = (flush.partition, flush.through);
+        let committed = (self.committed)(partition);
+        assert!(committed >= Some(through), "statistics through {through} of {partition} are ahead of {committed:?}");
         if self.chance.trouble() {
             let what = [
                 "cut before its commit",
@@ -188,8 +190,6 @@ impl Writing {
             self.waiting.borrow_mut().push_front(flush);
             return;
         }
-        let committed = (self.committed)(partition);
-        assert!(committed >= Some(through), "statistics through {through} of {partition} are ahead of {committed:?}");
         self.chance.note(|| format!("database: takes {} rows of {partition} through {through}", flush.rows.len()));
         self.database.lock().write(&self.chance, &flush);
         let _ = self.events.send(StatsEvent::Connected);

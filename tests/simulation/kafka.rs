@@ -86,6 +86,8 @@ enum State {
 
 struct Writer {
     epoch: u32,
+    /// How many transactions were begun under the id; no broker tells a late request from which one it is.
+    transactions: u64,
     state: State,
 }
 
@@ -106,7 +108,7 @@ pub type RuleVersions = BTreeMap<(String, PartitionId), BTreeMap<u32, RuleVersio
 /// A request that is on its way.
 #[derive(Debug, Clone)]
 pub enum Request {
-    End { writer: String, epoch: u32, commit: bool },
+    End { writer: String, epoch: u32, commit: bool, of: u64 },
     Produce { writer: String, epoch: u32, outputs: Vec<Arc<OutputRecord>> },
     Initialise { writer: String },
 }
@@ -128,6 +130,8 @@ pub struct Kafka {
     outputs: BTreeMap<Destination, Vec<Entry>>,
     writers: BTreeMap<String, Writer>,
     pub committed: BTreeMap<PartitionId, (Offset, String)>,
+    /// Everything that was ever committed, oldest first.
+    history: BTreeMap<PartitionId, Vec<(Offset, String)>>,
     pending_offsets: Vec<(String, u32, OffsetCommit)>,
     pub group: Group,
     delayed: Vec<(u64, Request)>,
@@ -151,6 +155,7 @@ impl Kafka {
             outputs: DESTINATIONS.into_iter().map(|destination| (destination, Vec::new())).collect(),
             writers: BTreeMap::new(),
             committed: BTreeMap::new(),
+            history: BTreeMap::new(),
             pending_offsets: Vec::new(),
             delayed: Vec::new(),
             held: Vec::new(),
@@ -176,9 +181,30 @@ impl Kafka {
         }
     }
 
+    /// Somebody goes on producing.
+    pub fn append(&mut self, records: Vec<Vec<Option<Record>>>) {
+        for (partition, entries) in self.source.iter_mut().zip(records) {
+            partition.entries.extend(entries);
+        }
+    }
+
     /// The group's offsets are deleted.
     pub fn forget_offsets(&mut self) {
         self.committed.clear();
+        self.has_lost_offsets = true;
+    }
+
+    /// Somebody sets the group's offsets back to what they were once, under the same rules.
+    pub fn set_offsets_back(&mut self) {
+        let newest = |text: &str| -> Vec<u32> {
+            let metadata = Metadata::parse(text).expect("as the service writes it");
+            metadata.decided_with.rules.iter().filter_map(|rule| Some(rule.versions.last()?.version)).collect()
+        };
+        for (partition, committed) in &mut self.committed {
+            let rules = newest(&committed.1);
+            let former: Vec<_> = self.history[partition].iter().filter(|(_, text)| newest(text) == rules).collect();
+            *committed = former[self.chance.index(former.len())].clone();
+        }
         self.has_lost_offsets = true;
     }
 
@@ -269,8 +295,8 @@ impl Kafka {
 
     fn arrive(&mut self, request: Request) {
         let answer = match request {
-            Request::End { writer, epoch, commit } => {
-                self.note_torn(&writer, epoch, commit);
+            Request::End { writer, epoch, commit, of } => {
+                self.note_torn(&writer, epoch, commit, of);
                 self.end_transaction(&writer, epoch, commit)
             }
             Request::Produce { writer, epoch, outputs } => self.produce(&writer, epoch, &outputs),
@@ -282,9 +308,11 @@ impl Kafka {
     }
 
     /// A late end hits whatever is open under its epoch, and it may be half of it: the broker knows no better.
-    fn note_torn(&mut self, id: &str, epoch: u32, commit: bool) {
-        let Some(Writer { epoch: current, state: State::Ongoing { .. } }) = self.writers.get(id) else { return };
-        if *current != epoch {
+    fn note_torn(&mut self, id: &str, epoch: u32, commit: bool, of: u64) {
+        let Some(Writer { epoch: current, transactions, state: State::Ongoing { .. } }) = self.writers.get(id) else {
+            return;
+        };
+        if *current != epoch || *transactions == of {
             return;
         }
         self.chance.reached(if commit {
@@ -298,12 +326,18 @@ impl Kafka {
         }
     }
 
+    /// The number of the transaction that an id has open, or had last.
+    pub fn transaction_of(&self, id: &str) -> u64 {
+        self.writers.get(id).map_or(0, |writer| writer.transactions)
+    }
+
     /// `InitProducerId`: the epoch from now on.
     pub fn initialise(&mut self, id: &str) -> Result<u32, Refused> {
-        let writer = self
-            .writers
-            .entry(id.to_owned())
-            .or_insert(Writer { epoch: 0, state: State::Empty { last_was_commit: None } });
+        let writer = self.writers.entry(id.to_owned()).or_insert(Writer {
+            epoch: 0,
+            transactions: 0,
+            state: State::Empty { last_was_commit: None },
+        });
         match writer.state {
             State::Empty { .. } => {
                 writer.epoch += 1;
@@ -331,7 +365,10 @@ impl Kafka {
         let now = self.chance.now_ms();
         let writer = self.writer(id, epoch)?;
         match writer.state {
-            State::Empty { .. } => writer.state = State::Ongoing { since_ms: now },
+            State::Empty { .. } => {
+                writer.state = State::Ongoing { since_ms: now };
+                writer.transactions += 1;
+            }
             State::Ongoing { .. } => {}
             State::Ending { .. } => return Err(Refused::Concurrent),
         }
@@ -426,6 +463,7 @@ impl Kafka {
                 for (_, _, OffsetCommit { partition, offset, metadata }) in ours.into_iter().filter(|_| commit) {
                     self.note_rules(partition, &metadata);
                     self.assert_horizons(partition, &metadata);
+                    self.history.entry(partition).or_default().push((offset, metadata.clone()));
                     let before = self.committed.insert(partition, (offset, metadata));
                     let went_back = before.as_ref().is_some_and(|(before, _)| *before > offset);
                     assert!(!went_back, "the committed offset of {partition} went back from {before:?} to {offset}");
@@ -455,7 +493,18 @@ impl Kafka {
     /// A version of a rule acts from one record on, whoever commits it.
     fn note_rules(&mut self, partition: PartitionId, metadata: &str) {
         let metadata = Metadata::parse(metadata).expect("as the service writes it");
+        let committed = self.committed.get(&partition).map(|(offset, _)| *offset);
+        let readable = self.outputs.values().flatten().filter(|it| it.fate == Fate::Committed);
+        let ahead =
+            readable.filter(|it| it.record.id.partition == partition).map(|it| it.record.id.offset.next()).max();
         for rule in metadata.decided_with.rules {
+            if let Some(newest) = rule.versions.last()
+                && let Some(committed) = committed
+                && !self.rule_versions[&(rule.id.clone(), partition)].contains_key(&newest.version)
+            {
+                let latest = ahead.unwrap_or(committed).max(committed);
+                assert!((committed..=latest).contains(&newest.from), "{newest:?} begins elsewhere than {committed}");
+            }
             let versions = self.rule_versions.entry((rule.id.clone(), partition)).or_default();
             for version in rule.versions {
                 let known = versions.entry(version.version).or_insert_with(|| version.clone());

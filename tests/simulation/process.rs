@@ -60,7 +60,7 @@ impl World {
             std::panic::resume_unwind(Box::new(Killed));
         }
         if self.chance.per_mille(faults.pause) {
-            let ms = [5, 50, 500, 3_000, 9_000][self.chance.index(5)];
+            let ms = [5, 50, 500, 3_000, 9_000, 20_000][self.chance.index(6)];
             let ms = 1 + self.chance.below(ms);
             self.chance.note(|| format!("preempted for {ms} ms"));
             (self.others)(self.chance.now_ms() + ms);

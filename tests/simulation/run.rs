@@ -103,7 +103,6 @@ impl Crew {
                         return;
                     }
                     Exit::Refused => {
-                        self.chance.reached(refusal_in(&leave.reason));
                         process.die();
                         if self.is_over.get() {
                             return;
@@ -233,20 +232,6 @@ impl Crew {
         let processes = self.machines.iter().map(|machine| machine.process.borrow());
         processes.filter_map(|process| process.as_ref().map(Process::states)).flatten().collect()
     }
-}
-
-/// What a process that left has refused to do.
-fn refusal_in(reason: &str) -> &'static str {
-    let known = [
-        ("is gone, but", "refused: offsets gone"),
-        ("belongs to another topic", "refused: another topic"),
-        ("no longer holds records", "refused: log truncated"),
-        ("before the committed offset", "refused: log shorter"),
-        ("is ahead of the committed offset", "refused: snapshot ahead"),
-        ("the configuration changed", "refused: parameters changed"),
-    ];
-    let found = known.iter().find(|(text, _)| reason.contains(text));
-    found.unwrap_or_else(|| panic!("an unknown refusal: {reason}")).1
 }
 
 /// What a run was like.

@@ -88,13 +88,15 @@ impl Threads {
 
     fn pass_answers_on(&self) {
         while let Ok(answer) = self.answers.0.try_recv() {
-            if let Answer::Recovered { prepared, .. } = &answer {
-                self.world.chance.reached(match prepared.start.source {
+            match &answer {
+                Answer::Recovered { prepared, .. } => self.world.chance.reached(match prepared.start.source {
                     StartSource::First => "first start",
                     StartSource::Horizon => "recovered from a replay",
                     StartSource::Snapshot => "recovered from a snapshot",
                     StartSource::Parked => "parked state reused",
-                });
+                }),
+                Answer::Refused { refusal, .. } => self.world.chance.reached(refusal.code()),
+                Answer::Waiting { .. } => {}
             }
             let _ = self.answers.1.send(answer);
         }

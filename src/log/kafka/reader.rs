@@ -242,7 +242,8 @@ fn scan(
     mut visit: impl FnMut(&BorrowedMessage<'_>) -> Option<()>,
 ) -> Result<(), String> {
     let count = partition_count(client, topic)?;
-    let starts = starts(client, topic, count, since_ms)?;
+    // Asked without regard to transactions: a reader of committed records is told of no time behind an open one.
+    let starts = starts(uncommitted, topic, count, since_ms)?;
     let mut list = TopicPartitionList::new();
     let mut waiting = HashSet::new();
     for partition in 0..count {

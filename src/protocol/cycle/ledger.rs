@@ -21,7 +21,10 @@ pub struct OpenPartition {
     /// Epoch ms: no output at or behind the committed offset is older, and the log was read back from there.
     pub committed_at_ms: i64,
     pub written_already: HashSet<OutputId>,
+    /// The start, or a rule that has changed with it, must be committed before the first record is read.
     pub owes_first_commit: bool,
+    /// The group has no offset of it.
+    pub never_committed: bool,
 }
 
 /// What the buffer holds of one partition.
@@ -39,8 +42,9 @@ pub(super) struct Ledger {
     pub(super) found_through: Option<(Offset, i64)>,
     /// Where the log's offset stands although outputs before it are missing, while they are on their way again.
     pub(super) torn_at: Option<Offset>,
-    /// Nothing was ever committed: the start itself must be, before the first record is read.
+    /// The start itself must be committed before the first record is read.
     pub(super) owes_first_commit: bool,
+    pub(super) never_committed: bool,
 }
 
 impl Ledger {

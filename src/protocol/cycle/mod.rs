@@ -121,6 +121,7 @@ impl CommitCycle {
             written_already: open.written_already,
             torn_at: None,
             owes_first_commit: open.owes_first_commit,
+            never_committed: open.never_committed,
         };
         self.ledgers.insert(open.partition, ledger);
         self.commit_at_once |= open.owes_first_commit;

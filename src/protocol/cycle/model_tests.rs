@@ -194,6 +194,7 @@ impl Process {
             let open = OpenPartition {
                 written_already: model.read_back(&request).outputs,
                 owes_first_commit: committed.is_none(),
+                never_committed: committed.is_none(),
                 ..opening(partition, committed.unwrap_or(0))
             };
             self.cycle.open(open, self.now);

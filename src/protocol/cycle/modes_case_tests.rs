@@ -165,7 +165,8 @@ fn at_most_once_an_offset_found_elsewhere_takes_what_lies_before_it() {
         bench.report(Outcome::Doubtful(why()));
         let notices = bench.settle(&[(P, found, &[])]);
         assert_eq!(given_up(&notices), lost);
-        let moved = Notice::Moved { partition: P, found: found.map(Offset), expected: Offset(103) };
+        let moved =
+            Notice::Moved { partition: P, found: found.map(Offset), expected: Offset(103), certain: Some(Offset(100)) };
         assert_eq!(notices.last(), Some(&moved), "its recovery begins there");
         assert!(next_commit(&mut bench).is_empty(), "nothing of it is written before");
     }
@@ -221,7 +222,9 @@ fn a_new_group_commits_its_start_before_it_reads() {
     for mode in [AtLeastOnce, AtMostOnce] {
         let mut bench = Bench::in_mode(mode);
         let new = PartitionId(2);
-        bench.cycle.open(OpenPartition { owes_first_commit: true, ..opening(new, 7) }, bench.now);
+        bench
+            .cycle
+            .open(OpenPartition { owes_first_commit: true, never_committed: true, ..opening(new, 7) }, bench.now);
         bench.until(is_commit_offsets);
         bench.report(Outcome::Doubtful(why()));
         assert_eq!(bench.settle(&[(new, None, &[])]), []);

@@ -35,7 +35,7 @@ impl CommitCycle {
         ledger.committed = effects.progress;
         ledger.committed_tick = now;
         ledger.torn_at = None;
-        ledger.owes_first_commit = false;
+        (ledger.owes_first_commit, ledger.never_committed) = (false, false);
         Some(Notice::Committed { partition, through: effects.progress.next.offset, outputs: effects.outputs })
     }
 
@@ -60,7 +60,7 @@ impl CommitCycle {
             let (before, after) = (ledger.committed.next.offset, effects.progress.next.offset);
             let committed = read_back.committed.as_ref().map(|(offset, _)| *offset);
             let unmoved = committed == Some(before)
-                || (ledger.owes_first_commit && committed.is_none())
+                || (ledger.never_committed && committed.is_none())
                 || (ledger.torn_at.is_some() && ledger.torn_at == committed);
             // A process that was thought dead may come upon the offset and the outputs that it wanted, and yet they are its
             // successor's: decided by other rules, perhaps, than its own state was.
@@ -73,13 +73,14 @@ impl CommitCycle {
                     given_up += outputs.filter(|output| Some(output.id.offset) < committed).count();
                 }
                 // Somebody else's word counts now: nothing more goes out before the partition is recovered anew.
+                let certain = (!ledger.never_committed).then_some(before);
                 self.ledgers.remove(&partition);
-                notices.push(Notice::Moved { partition, found: committed, expected: after });
+                notices.push(Notice::Moved { partition, found: committed, expected: after, certain });
                 continue;
             }
             if moved && !effects.outputs.is_empty() && self.settings.mode == DeliveryMode::AtMostOnce {
-                // The outputs were not sent from here. But whether it was this process that moved the offset is not known:
-                // whoever else did writes them.
+                // The outputs were not sent from here. But that it was this process that moved the offset is not certain: two that
+                // were recovered from the same commit may send the same text. Whoever else did writes them.
                 given_up += std::mem::take(&mut effects.outputs).len();
                 notices.extend(self.part_committed(partition, effects, now));
                 continue;

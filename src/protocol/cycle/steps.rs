@@ -104,6 +104,8 @@ pub enum Notice {
         partition: PartitionId,
         found: Option<Offset>,
         expected: Offset,
+        /// What was certainly committed before; `None` when nothing was.
+        certain: Option<Offset>,
     },
     /// At most once: outputs whose offsets are committed may not have been written, and never go again.
     GivenUp {

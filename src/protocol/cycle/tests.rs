@@ -71,6 +71,7 @@ fn opening(partition: PartitionId, committed: i64) -> OpenPartition {
         committed_at_ms: WALL - 5,
         written_already: HashSet::new(),
         owes_first_commit: false,
+        never_committed: false,
     }
 }
 
@@ -451,8 +452,28 @@ fn an_offset_and_outputs_that_somebody_else_committed_are_not_taken_for_own() {
         bench.until(|step| matches!(step, Step::SendOffsets(_) | Step::CommitOffsets(_)));
         bench.report(Outcome::Doubtful(why()));
         bench.sent.clear();
-        let moved = Notice::Moved { partition: P, found: Some(Offset(103)), expected: Offset(103) };
+        let moved =
+            Notice::Moved { partition: P, found: Some(Offset(103)), expected: Offset(103), certain: Some(Offset(100)) };
         assert_eq!(bench.settle(&[(P, Some(103), &[101])]), [moved]);
+    }
+}
+
+/// A changed rule is committed first, at an offset that exists: when the offset is gone, that is no beginning.
+#[test]
+fn an_offset_that_is_gone_is_put_back_only_where_there_never_was_one() {
+    for never_committed in [true, false] {
+        let mut bench = Bench::ready();
+        let new = PartitionId(2);
+        bench.cycle.open(OpenPartition { owes_first_commit: true, never_committed, ..opening(new, 7) }, bench.now);
+        bench.until_commit();
+        bench.report(Outcome::Doubtful(why()));
+        let notices = bench.settle(&[(new, None, &[])]);
+        if never_committed {
+            assert_eq!(notices, []);
+        } else {
+            let certain = Some(Offset(7));
+            assert_eq!(notices, [Notice::Moved { partition: new, found: None, expected: Offset(7), certain }]);
+        }
     }
 }
 
@@ -463,7 +484,8 @@ fn an_offset_that_somebody_else_moved_ends_the_partition_here() {
         bench.cycle.effects(P, effects(P, 103, &[101]));
         bench.until_commit();
         bench.report(Outcome::Doubtful(why()));
-        let moved = Notice::Moved { partition: P, found: found.map(Offset), expected: Offset(103) };
+        let moved =
+            Notice::Moved { partition: P, found: found.map(Offset), expected: Offset(103), certain: Some(Offset(100)) };
         assert_eq!(bench.settle(&[(P, found, &[])]), [moved]);
         bench.cycle.effects(P, effects(P, 105, &[104]));
         assert_eq!(bench.next_transaction(), (vec![], vec![]), "nothing of it is written before it is recovered");
@@ -499,7 +521,7 @@ fn a_partition_that_leaves_in_the_middle_of_a_transaction_takes_it_down() {
 fn a_new_group_commits_its_start_before_it_reads() {
     let mut bench = Bench::ready();
     let new = PartitionId(2);
-    bench.cycle.open(OpenPartition { owes_first_commit: true, ..opening(new, 7) }, bench.now);
+    bench.cycle.open(OpenPartition { owes_first_commit: true, never_committed: true, ..opening(new, 7) }, bench.now);
     assert!(!bench.cycle.may_read(new) && bench.cycle.may_read(P));
     assert!(!bench.cycle.may_read(PartitionId(3)), "unknown");
     bench.until_commit();
