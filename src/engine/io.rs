@@ -4,7 +4,7 @@
 //! before its start is decided and committed; no queue grows without bound, because a partition is fed only while it
 //! has credit; a part that breaks ends the process. It must never wait for an actor, the database or the disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -129,7 +129,7 @@ pub struct IoThread<L: Log, H: Hosts<L::Batch>> {
     pub(super) rebuilds: BTreeMap<PartitionId, Rebuild>,
     pub(super) parking: Parking,
     /// What the group has said while a commit was waited for.
-    pub(super) deferred: Vec<LogEvent>,
+    pub(super) deferred: VecDeque<LogEvent>,
 }
 
 impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
@@ -150,7 +150,7 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             database_up_since_ms: None,
             rebuilds: BTreeMap::new(),
             parking: Parking::default(),
-            deferred: Vec::new(),
+            deferred: VecDeque::new(),
         }
     }
 

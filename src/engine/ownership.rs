@@ -23,10 +23,9 @@ use crate::protocol::refusal::Refusal;
 
 impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
     pub(super) fn group_events(&mut self) -> bool {
-        let mut events = std::mem::take(&mut self.deferred);
-        events.extend(self.log.poll());
-        let busy = !events.is_empty();
-        for event in events {
+        self.deferred.extend(self.log.poll());
+        let busy = !self.deferred.is_empty();
+        while let Some(event) = self.deferred.pop_front() {
             match event {
                 LogEvent::Assigned(partitions) => self.assigned(&partitions),
                 LogEvent::Revoked(partitions) => {
@@ -50,15 +49,21 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
         busy
     }
 
-    /// What the group has taken away, while a commit is waited for; everything else comes afterwards.
+    /// Lets go of what the group has taken away, while a commit is waited for: it must not be committed under a membership that
+    /// came afterwards. In their order the events follow when that is over.
     pub(super) fn losses(&mut self) {
-        for event in self.log.poll() {
+        self.deferred.extend(self.log.poll());
+        let mut taken = Vec::new();
+        for event in &self.deferred {
             match event {
-                LogEvent::Lost(partitions) => self.lost(&partitions),
-                LogEvent::Rejoined => self.rejoined(),
-                LogEvent::Replaced => self.replaced(),
-                event => self.deferred.push(event),
+                LogEvent::Lost(partitions) => taken.extend(partitions),
+                LogEvent::Rejoined => taken.extend(self.owned.keys()),
+                LogEvent::Replaced => return self.replaced(),
+                _ => {}
             }
+        }
+        for partition in taken {
+            self.forget(partition);
         }
     }
 

@@ -108,6 +108,8 @@ pub struct SimLog {
     pub generation: u32,
     pub epoch: u32,
     pub positions: BTreeMap<PartitionId, i64>,
+    /// Something of the open transaction was sent again.
+    pub disturbed: Option<String>,
     /// Another process had its id when it made its last call: it could know.
     pub was_replaced: bool,
     pub next_heartbeat_ms: u64,
@@ -176,7 +178,9 @@ impl SimLog {
             (4, Some(request)) => {
                 chance.reached("request duplicated");
                 let answer = self.kafka(&send);
-                if chance.per_mille(500) {
+                if answer.is_err() {
+                    // What was refused is not of this exchange any more when it comes again.
+                } else if chance.per_mille(500) {
                     let in_ms = chance.below(8_000);
                     self.kafka(|kafka| kafka.later(in_ms, request));
                 } else {
@@ -220,7 +224,10 @@ impl SimLog {
                     (failure, _) => failure,
                 }
             }
-            Step::Begin => Outcome::Done,
+            Step::Begin => {
+                self.disturbed = None;
+                Outcome::Done
+            }
             Step::Produce(outputs) => {
                 self.wait_for_markers();
                 let late = Request::Produce { writer: id.clone(), epoch, outputs: outputs.clone() };
@@ -235,14 +242,28 @@ impl SimLog {
             }
             Step::SendOffsets(commits) => {
                 self.wait_for_markers();
+                let member = (id.clone(), self.incarnation, self.generation);
+                let late = Request::SendOffsets { writer: id.clone(), epoch, member, commits: commits.clone() };
                 let member = (id.as_str(), self.incarnation, self.generation);
-                self.exchange(None, |kafka| kafka.send_offsets(&id, epoch, member, commits))
+                match self.exchange(Some(late), |kafka| kafka.send_offsets(&id, epoch, member, commits)) {
+                    // The client hears of it, and the commit says so.
+                    Outcome::DoneDisturbed(why) => {
+                        self.disturbed = Some(why);
+                        Outcome::Done
+                    }
+                    outcome => outcome,
+                }
             }
             Step::Commit | Step::Abort => {
                 let commit = *step == Step::Commit;
                 let of = self.kafka(|kafka| kafka.transaction_of(&id));
                 let late = Request::End { writer: id.clone(), epoch, commit, of };
                 let outcome = self.exchange(Some(late), |kafka| kafka.end_transaction(&id, epoch, commit));
+                // Until the transaction is over, however often its commit is tried.
+                let outcome = match (outcome, &self.disturbed) {
+                    (Outcome::Done, Some(why)) => Outcome::DoneDisturbed(why.clone()),
+                    (outcome, _) => outcome,
+                };
                 if commit && !matches!(outcome, Outcome::Done) {
                     self.world.chance.reached("ambiguous commit");
                 }

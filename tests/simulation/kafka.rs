@@ -110,6 +110,7 @@ pub type RuleVersions = BTreeMap<(String, PartitionId), BTreeMap<u32, RuleVersio
 pub enum Request {
     End { writer: String, epoch: u32, commit: bool, of: u64 },
     Produce { writer: String, epoch: u32, outputs: Vec<Arc<OutputRecord>> },
+    SendOffsets { writer: String, epoch: u32, member: (String, Incarnation, u32), commits: Vec<OffsetCommit> },
     Initialise { writer: String },
 }
 
@@ -194,16 +195,17 @@ impl Kafka {
         self.has_lost_offsets = true;
     }
 
-    /// Somebody sets the group's offsets back to what they were once, under the same rules.
-    pub fn set_offsets_back(&mut self) {
+    /// Somebody sets the group's offsets back to what they were once, under the rules that are in force now.
+    pub fn set_offsets_back(&mut self, in_force: &[u32]) {
         let newest = |text: &str| -> Vec<u32> {
             let metadata = Metadata::parse(text).expect("as the service writes it");
             metadata.decided_with.rules.iter().filter_map(|rule| Some(rule.versions.last()?.version)).collect()
         };
         for (partition, committed) in &mut self.committed {
-            let rules = newest(&committed.1);
-            let former: Vec<_> = self.history[partition].iter().filter(|(_, text)| newest(text) == rules).collect();
-            *committed = former[self.chance.index(former.len())].clone();
+            let former: Vec<_> = self.history[partition].iter().filter(|(_, text)| newest(text) == in_force).collect();
+            if !former.is_empty() {
+                *committed = former[self.chance.index(former.len())].clone();
+            }
         }
         self.has_lost_offsets = true;
     }
@@ -300,6 +302,9 @@ impl Kafka {
                 self.end_transaction(&writer, epoch, commit)
             }
             Request::Produce { writer, epoch, outputs } => self.produce(&writer, epoch, &outputs),
+            Request::SendOffsets { writer, epoch, member, commits } => {
+                self.send_offsets(&writer, epoch, (&member.0, member.1, member.2), &commits)
+            }
             Request::Initialise { writer } => self.initialise(&writer).map(|_| ()),
         };
         if answer == Err(Refused::Fenced) {
@@ -405,6 +410,8 @@ impl Kafka {
         self.writer(id, epoch)?;
         self.group.check(member)?;
         self.join_transaction(id, epoch)?;
+        let is_new = |it: &OffsetCommit| commits.iter().all(|commit| commit.partition != it.partition);
+        self.pending_offsets.retain(|(writer, _, commit)| writer != id || is_new(commit));
         self.pending_offsets.extend(commits.iter().map(|commit| (id.to_owned(), epoch, commit.clone())));
         Ok(())
     }

@@ -148,6 +148,7 @@ impl Process {
             generation: 0,
             epoch,
             positions: BTreeMap::new(),
+            disturbed: None,
             was_replaced: false,
             next_heartbeat_ms: 0,
         };
