@@ -8,7 +8,7 @@ use crate::chance::Broken;
 use crate::run::run;
 
 /// Seeds that an error may survive.
-const SEEDS: u64 = 5_000;
+const SEEDS: u64 = 20_000;
 
 /// The first seed that finds it, and how.
 fn hunt(name: &str, broken: Option<Broken>) -> Option<String> {
