@@ -245,7 +245,8 @@ impl PartitionState {
         }
     }
 
-    /// Takes a state up again that stood still since it was about to take the record at the committed offset.
+    /// Takes a state up again that stood still while others went on with the partition: a snapshot in memory, at any offset
+    /// that a snapshot could have.
     ///
     /// What is final by now is closed; of the rest nobody knows what the database has: every row goes again.
     pub fn take_up(&mut self, parameters: Arc<Parameters>, final_through: Watermark) {

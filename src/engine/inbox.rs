@@ -21,16 +21,14 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
 
     fn actor_report(&mut self, message: FromActor) {
         let FromActor { partition, epoch, report } = message;
-        if let Report::Parked(state) = report {
-            self.parking.arrived(partition, epoch, state);
-            return;
-        }
-        let Some(Owned::Running(running)) = self.owned.get_mut(&partition) else { return };
-        if running.epoch != epoch {
-            return;
-        }
-        match report {
-            Report::Applied(applied) => {
+        let running = match self.owned.get_mut(&partition) {
+            Some(Owned::Running(running)) if running.epoch == epoch => Some(running),
+            _ => None,
+        };
+        match (report, running) {
+            (Report::Parked(state), _) => self.parking.arrived(partition, epoch, state),
+            (_, None) => {}
+            (Report::Applied(applied), Some(running)) => {
                 running.in_flight -= 1;
                 running.next = applied.next;
                 if applied.has_shed_statistics && !running.has_shed_statistics {
@@ -43,16 +41,15 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
                 }
                 self.note_live(partition);
             }
-            Report::Acknowledged(effects) => self.cycle.effects(partition, effects),
-            Report::Flush { flush, pending_statistics } => {
+            (Report::Acknowledged(effects), _) => self.cycle.effects(partition, effects),
+            (Report::Flush { flush, pending_statistics }, _) => {
                 self.wiring.monitor.statistics_pending(partition, pending_statistics);
                 let committed = self.cycle.committed(partition).map(|progress| progress.next.offset);
                 self.wiring.statistics.taken(partition, flush, committed);
             }
-            Report::Snapshot { delta, through, whole } => {
+            (Report::Snapshot { delta, through, whole }, _) => {
                 self.wiring.snapshots.taken(partition, delta, through, whole);
             }
-            Report::Parked(_) => {}
         }
     }
 

@@ -1,8 +1,8 @@
 //! States of partitions that were handed over, kept for a while: a group that has grown and shrunk gives partitions back to
-//! who had them, and then nothing need be read again.
+//! who had them, and then only what others took in between need be read again.
 //!
-//! A kept state is an offer, no more: [`crate::protocol::recovery::decide`] takes it up only if nobody has committed anything
-//! since.
+//! A kept state is an offer, no more: a snapshot in memory. [`crate::protocol::recovery::decide`] takes it up where a snapshot
+//! would serve, if there is none that reaches further.
 
 use std::collections::BTreeMap;
 

@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender};
 use crate::clock;
 use crate::domain::ids::{Offset, PartitionId};
 use crate::domain::partition::PartitionState;
+use crate::domain::time::Watermark;
 use crate::engine::actor::Epoch;
 use crate::engine::parking::Parked;
 use crate::log::{Doorbell, PartitionFacts, RecoveryReader};
@@ -92,7 +93,7 @@ pub struct RecoveryWorker<R> {
 /// which minutes lost records and stay unwritten.
 fn know_statistics(state: &mut PartitionState, start: &Start) {
     state.know_acknowledged(start.progress.statistics_horizon);
-    if let Some(gap) = start.statistics_gap {
+    if let Some(gap) = start.progress.statistics_gap {
         state.leave_statistics_gap(gap);
     }
 }
@@ -264,9 +265,11 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
         parked: Option<Parked>,
     ) -> Option<PartitionState> {
         let parameters = Arc::new(start.parameters.clone());
+        let reopens = mutants::is(Mutant::ClosedWindowsOpenedAgain);
+        let final_through = if reopens { Watermark::NONE } else { start.progress.final_through };
         if start.source == StartSource::Parked {
             let mut state = *parked?.state;
-            state.take_up(parameters, start.final_through);
+            state.take_up(parameters, final_through);
             if mutants::is(Mutant::KeptStateTakenForCommitted) {
                 state.skip_to(start.committed);
             }
@@ -280,7 +283,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                 partition,
                 Arc::clone(&parameters),
                 start.from.offset,
-                start.final_through,
+                final_through,
                 &stored.entries,
             );
             return match loaded {
@@ -294,8 +297,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
                 }
             };
         }
-        let mut state =
-            PartitionState::new(Arc::clone(&self.topic), partition, parameters, start.from, start.final_through);
+        let mut state = PartitionState::new(Arc::clone(&self.topic), partition, parameters, start.from, final_through);
         know_statistics(&mut state, start);
         Some(state)
     }

@@ -88,6 +88,7 @@ impl SnapshotSchedule {
         let from_store = start.source == StartSource::Snapshot;
         let head = SnapshotHead {
             through: start.committed,
+            committed: None,
             identity: identity.clone(),
             decided_with: DecidedWith::of(parameters, Offset(0)),
             orders: parameters.orders,
@@ -135,6 +136,7 @@ impl SnapshotSchedule {
             return;
         }
         subject.head.through = through;
+        subject.head.committed = subject.committed;
         let newer = SnapshotDelta {
             partition,
             through,

@@ -56,7 +56,6 @@ impl World {
         let start = Start {
             committed: Offset(at),
             from: Position { offset: Offset(at), watermark: Watermark::NONE },
-            final_through: Watermark::NONE,
             progress: Progress {
                 next: Position { offset: Offset(at), watermark: Watermark::NONE },
                 final_through: Watermark::NONE,
@@ -69,7 +68,6 @@ impl World {
             changed_rules: Vec::new(),
             partitions_at_first_start: 1,
             committed_at_ms: None,
-            statistics_gap: None,
             remark: None,
         };
         let identity = LogIdentity { cluster_id: "c".to_owned(), topic_id: "t".to_owned(), group: "g".to_owned() };

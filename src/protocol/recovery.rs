@@ -27,9 +27,19 @@ pub enum FirstStart {
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct SnapshotHead {
     pub through: Offset,
+    /// The newest commit that its writer knew of: behind `through` when it was stored in the middle of a replay.
+    #[serde(default)]
+    pub committed: Option<Offset>,
     pub identity: LogIdentity,
     pub decided_with: DecidedWith,
     pub orders: bool,
+}
+
+impl SnapshotHead {
+    /// The newest commit that this snapshot is a witness of: none is stored before its commit is known.
+    fn witnessed(&self) -> Offset {
+        self.committed.map_or(self.through, |committed| committed.max(self.through))
+    }
 }
 
 /// A state that this process kept when it handed the partition over, as far as the decision needs to know it.
@@ -94,7 +104,6 @@ pub struct Start {
     pub committed: Offset,
     /// The first record to read, and the watermark just before it (unused with a snapshot, which knows its own).
     pub from: Position,
-    pub final_through: Watermark,
     /// The partition as of `committed`. Whatever an older snapshot knows of the statistics, they are acknowledged so far:
     /// what the log needs to hold never begins earlier again.
     pub progress: Progress,
@@ -105,8 +114,6 @@ pub struct Start {
     pub partitions_at_first_start: i32,
     /// When the covering commit was made; the read-back begins there.
     pub committed_at_ms: Option<i64>,
-    /// Minutes that start at or before this cannot be complete: the log no longer holds all their records.
-    pub statistics_gap: Option<Watermark>,
     pub remark: Option<String>,
 }
 
@@ -153,7 +160,7 @@ fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal>
         return Err(Refusal::OffsetsGone { known_by: "this process", through });
     }
     if let Some(snapshot) = &facts.snapshot {
-        return Err(Refusal::OffsetsGone { known_by: "a local snapshot", through: snapshot.through });
+        return Err(Refusal::OffsetsGone { known_by: "a local snapshot", through: snapshot.witnessed() });
     }
     if let Some(through) = facts.statistics_progress {
         return Err(Refusal::OffsetsGone { known_by: "order_stats_progress", through });
@@ -174,7 +181,6 @@ fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal>
     Ok(Start {
         committed: start,
         from,
-        final_through: Watermark::NONE,
         progress: Progress {
             next: from,
             final_through: Watermark::NONE,
@@ -187,7 +193,6 @@ fn first_start(facts: &Facts, configured: &Configured) -> Result<Start, Refusal>
         changed_rules: Vec::new(),
         partitions_at_first_start: began_with,
         committed_at_ms: None,
-        statistics_gap: None,
         remark,
     })
 }
@@ -209,11 +214,9 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
     if mutants::is(Mutant::HorizonAtTheCommittedOffset) {
         from = Position { offset: committed, watermark: metadata.watermark };
     }
-    let reopens = mutants::is(Mutant::ClosedWindowsOpenedAgain);
     let start = Start {
         committed,
         from,
-        final_through: if reopens { Watermark::NONE } else { metadata.final_through },
         progress: Progress {
             next: Position { offset: committed, watermark: metadata.watermark },
             final_through: metadata.final_through,
@@ -226,13 +229,12 @@ fn resume(facts: &Facts, configured: &Configured, committed: Offset, metadata: &
         changed_rules,
         partitions_at_first_start: metadata.partitions_at_first_start,
         committed_at_ms: Some(metadata.committed_at_ms),
-        statistics_gap: metadata.statistics_gap,
         remark: None,
     };
     if let Some(snapshot) = &facts.snapshot
-        && snapshot.through > committed
+        && snapshot.witnessed() > committed
     {
-        return Err(Refusal::SnapshotAhead { snapshot: snapshot.through, committed });
+        return Err(Refusal::SnapshotAhead { snapshot: snapshot.witnessed(), committed });
     }
     // The later of the two needs the shorter replay.
     let parked = facts.parked.as_ref().filter(|parked| parked_serves(parked, facts, metadata, &start));
@@ -264,9 +266,9 @@ fn without_lost_statistics(start: Start, metadata: &Metadata, facts: &Facts, con
          {}, but records from {} on were not yet in the database; reconcile from another source",
         facts.partition, facts.log_start, metadata.statistics_horizon.offset
     );
-    let statistics_gap = start.statistics_gap.max(Some(highest_before));
+    let statistics_gap = start.progress.statistics_gap.max(Some(highest_before));
     let progress = Progress { statistics_horizon: from, statistics_gap, ..start.progress };
-    Start { from, progress, statistics_gap, remark: Some(remark), ..start }
+    Start { from, progress, remark: Some(remark), ..start }
 }
 
 /// A kept state has taken the records before its offset, and they were committed here: it is a snapshot in memory.

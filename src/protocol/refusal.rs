@@ -39,7 +39,10 @@ impl fmt::Display for Refusal {
             }
             Self::LogDamaged { detail } => write!(f, "the log cannot be read: {detail}"),
             Self::SnapshotAhead { snapshot, committed } => {
-                write!(f, "the local snapshot, at offset {snapshot}, is ahead of the committed offset {committed}")
+                write!(
+                    f,
+                    "the local snapshot knows of a commit at offset {snapshot}, ahead of the committed offset {committed}"
+                )
             }
             Self::ParametersChanged { what } => {
                 write!(f, "the configuration changed what the state depends on: {what}")

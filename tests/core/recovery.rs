@@ -180,7 +180,7 @@ fn a_log_that_lost_what_only_statistics_needed_keeps_alerts_exact_and_writes_no_
             facts.log_start = facts.log_start.max(lost_before);
             facts.snapshot = None;
             let mut process = world.recover_from(&facts);
-            gaps.set(gaps.get() + u64::from(process.start.statistics_gap.is_some()));
+            gaps.set(gaps.get() + u64::from(process.start.progress.statistics_gap.is_some()));
             for _ in 0..dice.below(40) {
                 something_happens(dice, &mut world, &mut process);
             }

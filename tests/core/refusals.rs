@@ -76,6 +76,7 @@ fn group_of(partitions: i32) -> Option<GroupBeginning> {
 fn snapshot(through: i64) -> SnapshotHead {
     SnapshotHead {
         through: Offset(through),
+        committed: None,
         identity: identity(),
         decided_with: DecidedWith::of(&engine_parameters(&configured(), Offset(0)), Offset(0)),
         orders: false,
@@ -101,8 +102,8 @@ fn what_was_committed_is_where_it_goes_on() {
     let start = accepted(|_, _| {});
     assert_eq!(start.committed, Offset(100));
     assert_eq!(start.from, at(50, 400_000));
-    assert_eq!(start.final_through, Watermark(300_000));
-    assert_eq!((start.source, start.statistics_gap), (StartSource::Horizon, None));
+    assert_eq!(start.progress.final_through, Watermark(300_000));
+    assert_eq!((start.source, start.progress.statistics_gap), (StartSource::Horizon, None));
     assert_eq!((start.partitions_at_first_start, start.committed_at_ms), (4, Some(1_234)));
     assert_eq!(start.parameters, engine_parameters(&configured(), Offset(0)));
 }
@@ -185,13 +186,13 @@ fn a_log_that_lost_its_beginning_is_refused_only_where_alerts_need_it() {
     assert_eq!(refusal.code(), "log_truncated");
 
     let whole = accepted(|facts, _| facts.log_start = Offset(50));
-    assert_eq!((whole.from, whole.statistics_gap), (at(50, 400_000), None));
+    assert_eq!((whole.from, whole.progress.statistics_gap), (at(50, 400_000), None));
 
     for log_start in [51, 80] {
         let gap = accepted(|facts, _| facts.log_start = Offset(log_start));
         assert_eq!(gap.from, at(80, 800_000));
         // The highest event time before offset 80.
-        assert_eq!(gap.statistics_gap, Some(Watermark(860_000)));
+        assert_eq!(gap.progress.statistics_gap, Some(Watermark(860_000)));
         assert!(gap.remark.is_some_and(|remark| remark.contains("incomplete")));
     }
 }
@@ -204,15 +205,15 @@ fn a_gap_of_the_statistics_is_remembered_by_the_next_start() {
         Metadata::parse(&Metadata::new(&progress, &parameters, identity(), 4, 0).to_text())
     };
     let again = accepted(|facts, _| facts.committed = Some((Offset(100), with_gap(700_000))));
-    assert_eq!(again.statistics_gap, Some(Watermark(700_000)));
+    assert_eq!(again.progress.statistics_gap, Some(Watermark(700_000)));
     let wider = accepted(|facts, _| {
         (facts.committed, facts.log_start) = (Some((Offset(100), with_gap(700_000))), Offset(60));
     });
-    assert_eq!(wider.statistics_gap, Some(Watermark(860_000)));
+    assert_eq!(wider.progress.statistics_gap, Some(Watermark(860_000)));
     let narrower = accepted(|facts, _| {
         (facts.committed, facts.log_start) = (Some((Offset(100), with_gap(870_000))), Offset(60));
     });
-    assert_eq!(narrower.statistics_gap, Some(Watermark(870_000)));
+    assert_eq!(narrower.progress.statistics_gap, Some(Watermark(870_000)));
 }
 
 /// What was written ahead of its offset was decided with the rules of then; the records before it are decided so again.
@@ -245,7 +246,7 @@ fn a_kept_state_is_a_snapshot_in_memory() {
     let alone = accepted(|facts, _| {
         (facts.parked, facts.log_start, facts.snapshot) = (Some(kept(100)), Offset(100), Some(snapshot(60)));
     });
-    assert_eq!((alone.source, alone.statistics_gap), (StartSource::Parked, None));
+    assert_eq!((alone.source, alone.progress.statistics_gap), (StartSource::Parked, None));
 
     // What others have committed since is replayed, under new rules too.
     let behind = accepted(|facts, configured| {
@@ -278,7 +279,7 @@ fn a_snapshot_is_used_when_it_lies_between_the_horizons_and_the_commit() {
     for through in [50, 75, 100] {
         let start = accepted(|facts, _| facts.snapshot = Some(snapshot(through)));
         assert_eq!((start.source, start.from.offset), (StartSource::Snapshot, Offset(through)));
-        assert_eq!(start.final_through, Watermark(300_000));
+        assert_eq!(start.progress.final_through, Watermark(300_000));
     }
     let refusal = refused(|facts, _| facts.snapshot = Some(snapshot(101)));
     assert_eq!(refusal, Refusal::SnapshotAhead { snapshot: Offset(101), committed: Offset(100) });
@@ -286,9 +287,23 @@ fn a_snapshot_is_used_when_it_lies_between_the_horizons_and_the_commit() {
 }
 
 #[test]
+fn a_snapshot_stored_in_a_replay_knows_which_commit_the_replay_was_for() {
+    let knowing = |committed| SnapshotHead { committed: Some(Offset(committed)), ..snapshot(75) };
+    let start = accepted(|facts, _| facts.snapshot = Some(knowing(100)));
+    assert_eq!((start.source, start.from.offset), (StartSource::Snapshot, Offset(75)));
+    let set_back = refused(|facts, _| facts.snapshot = Some(knowing(101)));
+    assert_eq!(set_back, Refusal::SnapshotAhead { snapshot: Offset(101), committed: Offset(100) });
+    let forgotten = refused(|facts, _| (facts.snapshot, facts.committed) = (Some(knowing(101)), None));
+    assert!(matches!(forgotten, Refusal::OffsetsGone { through: Offset(101), .. }), "{forgotten}");
+}
+
+#[test]
 fn a_snapshot_saves_what_the_log_no_longer_holds() {
     let start = accepted(|facts, _| (facts.snapshot, facts.log_start) = (Some(snapshot(90)), Offset(85)));
-    assert_eq!((start.source, start.from.offset, start.statistics_gap), (StartSource::Snapshot, Offset(90), None));
+    assert_eq!(
+        (start.source, start.from.offset, start.progress.statistics_gap),
+        (StartSource::Snapshot, Offset(90), None)
+    );
 }
 
 #[test]

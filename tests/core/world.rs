@@ -107,13 +107,20 @@ impl World {
             (StartSource::Snapshot, Some(stored)) => {
                 let entries: Vec<_> = stored.entries.clone().into_iter().collect();
                 let next = start.from.offset;
-                PartitionState::from_snapshot(topic, partition, parameters, next, start.final_through, &entries)
-                    .expect("what was stored can be read")
+                PartitionState::from_snapshot(
+                    topic,
+                    partition,
+                    parameters,
+                    next,
+                    start.progress.final_through,
+                    &entries,
+                )
+                .expect("what was stored can be read")
             }
-            _ => PartitionState::new(topic, partition, parameters, start.from, start.final_through),
+            _ => PartitionState::new(topic, partition, parameters, start.from, start.progress.final_through),
         };
         let mut state = state;
-        if let Some(gap) = start.statistics_gap {
+        if let Some(gap) = start.progress.statistics_gap {
             state.leave_statistics_gap(gap);
         }
         let mut process = Process {
@@ -168,6 +175,7 @@ impl World {
         let Some(delta) = process.unsaved.take() else { return };
         let head = SnapshotHead {
             through: delta.through,
+            committed: Some(self.committed_offset()),
             identity: identity(),
             decided_with: DecidedWith::of(process.state.parameters(), Offset(0)),
             orders: process.state.parameters().orders,

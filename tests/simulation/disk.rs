@@ -64,13 +64,6 @@ impl Disk {
         }
     }
 
-    /// Only snapshots of a later state than this stay.
-    pub fn keep_behind(&self, offsets: &BTreeMap<PartitionId, Offset>) {
-        let mut content = self.0.lock();
-        content.shown.retain(|partition, stored| offsets.get(partition).is_none_or(|offset| stored.through > *offset));
-        content.kept.clear();
-    }
-
     fn sync(&self) {
         self.0.lock().kept.clear();
     }

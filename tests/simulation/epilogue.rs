@@ -60,11 +60,10 @@ pub fn epilogue(crew: &Crew, world: &World, traffic: &mut Traffic) {
                 }
             }
             3 => kafka.forget_offsets(),
-            // What is in the log ahead of them need not go again; who has a snapshot knows better.
+            // What is in the log ahead of them need not go again; who has a snapshot that knows of a later commit refuses.
             _ => {
                 let rules = crew.configuration.get().configured().rules;
                 kafka.set_offsets_back(&rules.iter().map(|rule| rule.version).collect::<Vec<_>>());
-                crew.forget_snapshots_before(&kafka.committed_offsets());
             }
         }
         before

@@ -219,14 +219,6 @@ impl Crew {
         }
     }
 
-    /// A snapshot before an offset that was set back may have been taken in a replay that knew of later commits; it is not
-    /// told apart, and whoever sets offsets back is told to move it away.
-    pub fn forget_snapshots_before(&self, offsets: &BTreeMap<PartitionId, Offset>) {
-        for machine in &self.machines {
-            machine.disk.keep_behind(offsets);
-        }
-    }
-
     /// Starts those that have an id of their own; whoever refuses stays away.
     pub fn start_over(&self) {
         self.is_over.set(true);
