@@ -267,22 +267,13 @@ impl PartitionState {
         std::mem::replace(self, empty)
     }
 
-    /// Everything that records before this have caused is in the database.
-    pub fn know_acknowledged(&mut self, position: Position) {
+    /// What a commit says of the statistics holds in every later run, whatever the state is rebuilt from: what is in the
+    /// database or was given up, and which minutes lost records and are never written.
+    pub fn know_statistics(&mut self, committed: &Progress) {
         if let Some(statistics) = &mut self.statistics {
-            let known = statistics.acknowledged;
-            statistics.acknowledged = Position {
-                offset: known.offset.max(position.offset),
-                watermark: known.watermark.max(position.watermark),
-            };
-        }
-    }
-
-    /// Minutes that start at or before this cannot be complete and are never written: the log no longer holds all of
-    /// their records.
-    pub fn leave_statistics_gap(&mut self, through: Watermark) {
-        if let Some(statistics) = &mut self.statistics {
-            statistics.incomplete_through = through;
+            statistics.know_acknowledged(committed.statistics_horizon);
+            statistics.incomplete_through =
+                statistics.incomplete_through.max(committed.statistics_gap.unwrap_or(Watermark::NONE));
         }
     }
 

@@ -12,6 +12,7 @@
 //! | `m` minute `o` chunk | keys of the distinct orders: key* |
 //! | `p` order key | an `orders` row that the database has not acknowledged |
 //! | `s` | watermark, closed-through, acknowledged position |
+//! | `g` | minutes that start at or before this lost records: absent unless some did |
 //!
 //! Chunks make a snapshot as large as what changed, not as what is open; a window whose chunks hold far more user
 //! entries than it has users is written anew.
@@ -93,6 +94,11 @@ impl PartitionState {
             });
         let summary = Encoder::default().i64(self.watermark.0).i64(self.closed_through.0).position(acknowledged);
         delta.puts.push((b"s".to_vec(), summary.0));
+        // A commit may not know of it yet.
+        let gap = self.statistics.as_ref().map(|statistics| statistics.incomplete_through);
+        if let Some(gap) = gap.filter(|gap| *gap != Watermark::NONE) {
+            delta.puts.push((b"g".to_vec(), Encoder::default().i64(gap.0).0));
+        }
         delta
     }
 
@@ -122,6 +128,7 @@ impl PartitionState {
                     load_summary(&mut state, value)?;
                     summarised = true;
                 }
+                b'g' => load_gap(&mut state, value)?,
                 _ => return Err(Unreadable),
             }
         }
@@ -250,6 +257,16 @@ fn save_orders(statistics: &StatisticsState, delta: &mut StateDelta) {
         let key = IdKey::of(&row.order_id).to_bytes();
         delta.puts.push((join(b"p", &key), encode_order(row)));
     }
+}
+
+fn load_gap(state: &mut PartitionState, value: &[u8]) -> Result<(), Unreadable> {
+    let mut input = Decoder(value);
+    let gap = Watermark(input.i64()?);
+    input.end()?;
+    if let Some(statistics) = &mut state.statistics {
+        statistics.incomplete_through = gap;
+    }
+    Ok(())
 }
 
 fn load_summary(state: &mut PartitionState, value: &[u8]) -> Result<(), Unreadable> {

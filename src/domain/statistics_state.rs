@@ -141,6 +141,17 @@ impl StatisticsState {
         self.drop_final(self.acknowledged.watermark)
     }
 
+    /// No record before the position is replayed any more: a minute of an older snapshot that began before it begins there.
+    pub fn know_acknowledged(&mut self, position: Position) {
+        self.acknowledged = Position {
+            offset: self.acknowledged.offset.max(position.offset),
+            watermark: self.acknowledged.watermark.max(position.watermark),
+        };
+        for minute in &mut self.minutes {
+            minute.first = minute.first.max(position);
+        }
+    }
+
     /// Nobody knows any more what became of the flush on its way, nor what the database has of earlier ones: every row and
     /// every order that is not final waits again.
     pub fn flush_is_lost(&mut self) {

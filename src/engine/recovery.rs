@@ -89,15 +89,6 @@ pub struct RecoveryWorker<R> {
     pub doorbell: Arc<Doorbell>,
 }
 
-/// What is known of the statistics holds in every later run, whatever the state is rebuilt from: what is acknowledged, and
-/// which minutes lost records and stay unwritten.
-fn know_statistics(state: &mut PartitionState, start: &Start) {
-    state.know_acknowledged(start.progress.statistics_horizon);
-    if let Some(gap) = start.progress.statistics_gap {
-        state.leave_statistics_gap(gap);
-    }
-}
-
 impl<R: RecoveryReader> RecoveryWorker<R> {
     /// Serves requests until the I/O thread is gone.
     pub fn run(mut self) {
@@ -273,7 +264,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             if mutants::is(Mutant::KeptStateTakenForCommitted) {
                 state.skip_to(start.committed);
             }
-            know_statistics(&mut state, start);
+            state.know_statistics(&start.progress);
             return Some(state);
         }
         if start.source == StartSource::Snapshot {
@@ -288,7 +279,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             );
             return match loaded {
                 Ok(mut state) => {
-                    know_statistics(&mut state, start);
+                    state.know_statistics(&start.progress);
                     Some(state)
                 }
                 Err(error) => {
@@ -298,7 +289,7 @@ impl<R: RecoveryReader> RecoveryWorker<R> {
             };
         }
         let mut state = PartitionState::new(Arc::clone(&self.topic), partition, parameters, start.from, final_through);
-        know_statistics(&mut state, start);
+        state.know_statistics(&start.progress);
         Some(state)
     }
 

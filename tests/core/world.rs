@@ -120,9 +120,7 @@ impl World {
             _ => PartitionState::new(topic, partition, parameters, start.from, start.progress.final_through),
         };
         let mut state = state;
-        if let Some(gap) = start.progress.statistics_gap {
-            state.leave_statistics_gap(gap);
-        }
+        state.know_statistics(&start.progress);
         let mut process = Process {
             state,
             pending: VecDeque::new(),
@@ -148,6 +146,10 @@ impl World {
                 self.topics.add(PARTITION, offset, output);
             }
             let metadata = Metadata::new(&pending.progress, process.state.parameters(), identity(), 3, 1);
+            if let Some((_, before)) = &self.committed {
+                let before = Metadata::parse(before).expect("as it was written");
+                assert!(metadata.statistics_horizon.offset >= before.statistics_horizon.offset, "it goes back");
+            }
             self.committed = Some((pending.progress.next.offset, metadata.to_text()));
         }
     }
