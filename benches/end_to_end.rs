@@ -1,7 +1,7 @@
 //! The whole service on this machine: throughput, alert latency and recovery against a real broker, and the embedded log.
 //!
-//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|modes|embedded|posted]
-//! [--rounds N] [--rate R] [--out DIR]`. What is compared takes turns within the same run. The broker and the load share
+//! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|modes|embedded|posted
+//! |peers] [--rounds N] [--rate R] [--out DIR]`. What is compared takes turns within the same run. The broker and the load share
 //! the machine with the service, so the figures are those of a machine that does everything at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
@@ -9,6 +9,8 @@
 mod common;
 #[path = "end_to_end/embedded.rs"]
 mod embedded;
+#[path = "end_to_end/engine.rs"]
+mod engine;
 #[path = "end_to_end/floor.rs"]
 mod floor;
 #[path = "end_to_end/latency.rs"]
@@ -17,6 +19,10 @@ mod latency;
 mod live;
 #[path = "end_to_end/modes.rs"]
 mod modes;
+#[path = "end_to_end/peers.rs"]
+mod peers;
+#[path = "end_to_end/plot.rs"]
+mod plot;
 #[path = "end_to_end/posted.rs"]
 mod posted;
 #[path = "end_to_end/recovery.rs"]
@@ -51,7 +57,7 @@ fn main() {
     if arguments.wants("posted") {
         posted::measure(&arguments, &mut report);
     }
-    if ["throughput", "latency", "recovery", "modes"].iter().any(|part| arguments.wants(part)) {
+    if ["throughput", "latency", "recovery", "modes", "peers"].iter().any(|part| arguments.wants(part)) {
         with_broker(&arguments, &mut report);
     }
     report.write(&arguments);
@@ -70,5 +76,8 @@ fn with_broker(arguments: &Arguments, report: &mut Report) {
     }
     if arguments.wants("modes") {
         modes::measure(&broker, arguments, report);
+    }
+    if arguments.wants("peers") {
+        peers::measure(&broker, arguments, report);
     }
 }

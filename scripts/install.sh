@@ -4,8 +4,9 @@
 #   scripts/install.sh build     compiler packages and the Rust toolchain
 #   scripts/install.sh kafka     Java, Maven and the jars of a real Kafka broker
 #   scripts/install.sh mariadb   the MariaDB server program (no system service is used or started)
+#   scripts/install.sh peers     the programs that the benchmark compares with, built with Maven
 #   scripts/install.sh chromium  the browser that the tests look at the dashboard with
-#   scripts/install.sh all       all of them
+#   scripts/install.sh all       what the tests need: all of them but the peers
 #
 # Needs: Debian or Ubuntu for what has to be installed (root or sudo); on another system it only checks, and names what
 # is missing. Running it again changes nothing and takes well under a second.
@@ -175,6 +176,24 @@ install_chromium() {
   say "chromium: $("$program" --version 2>/dev/null | sed 's/[^0-9]*\([0-9.]*\).*/\1/')"
 }
 
+# Built anew when a source is newer than the build. Whoever runs another build at the same time uses another cache.
+install_peers() {
+  local source dir="$CACHE_DIR/peers"
+  source="$(cd "$(dirname "${BASH_SOURCE[0]}")/../benches/peers" && pwd)"
+  if [ ! -e "$dir/built" ] || [ -n "$(find "$source" -type f -newer "$dir/built" -print -quit)" ]; then
+    has javac || apt_install openjdk-17-jdk-headless
+    has mvn || apt_install maven
+    mkdir -p "$dir"
+    say "peers: building with Maven"
+    mvn -q -B -f "$source/pom.xml" -Dpeers.output="$dir" package >"$dir/maven.log" 2>&1 || {
+      tail -n 20 "$dir/maven.log" >&2
+      fail "Maven could not build $source"
+    }
+    touch "$dir/built"
+  fi
+  say "peers: present in $dir"
+}
+
 case "${1:-all}" in
   build)
     install_build_packages
@@ -186,6 +205,10 @@ case "${1:-all}" in
     ;;
   mariadb) install_mariadb ;;
   chromium) install_chromium ;;
+  peers)
+    install_java
+    install_peers
+    ;;
   all)
     install_build_packages
     check_rust
@@ -195,7 +218,7 @@ case "${1:-all}" in
     install_chromium
     ;;
   *)
-    printf 'usage: %s [build|kafka|mariadb|chromium|all]\n' "$0" >&2
+    printf 'usage: %s [build|kafka|mariadb|chromium|peers|all]\n' "$0" >&2
     exit 2
     ;;
 esac

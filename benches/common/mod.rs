@@ -71,11 +71,14 @@ pub struct Report {
     quick: bool,
     markdown: String,
     tables: Vec<serde_json::Value>,
+    /// Name and SVG.
+    plots: Vec<(String, String)>,
 }
 
 impl Report {
     pub fn new(name: &'static str, arguments: &Arguments) -> Self {
-        let mut report = Self { name, quick: arguments.quick, markdown: String::new(), tables: Vec::new() };
+        let mut report =
+            Self { name, quick: arguments.quick, markdown: String::new(), tables: Vec::new(), plots: Vec::new() };
         report.say(&format!("# {name}: {}, {} cores, load {}", utc_date(), cores(), load_average()));
         if arguments.quick {
             report.say("Quick run: the figures mean nothing.");
@@ -100,7 +103,12 @@ impl Report {
         self.tables.push(serde_json::json!({"title": title, "columns": columns, "rows": rows}));
     }
 
-    /// Writes `NAME.md` and `NAME.json`, and says where.
+    /// A picture, written beside the tables.
+    pub fn plot(&mut self, name: &str, svg: &str) {
+        self.plots.push((format!("{}-{name}.svg", self.name), svg.to_owned()));
+    }
+
+    /// Writes `NAME.md`, `NAME.json` and the pictures, and says where.
     pub fn write(self, arguments: &Arguments) {
         std::fs::create_dir_all(&arguments.out).expect("the directory of the results");
         let path = arguments.out.join(format!("{}.md", self.name));
@@ -109,7 +117,10 @@ impl Report {
             "benchmark": self.name, "quick": self.quick, "date": utc_date(), "cores": cores(), "tables": self.tables,
         });
         std::fs::write(path.with_extension("json"), format!("{json:#}\n")).expect("the results as JSON");
-        eprintln!("written to {} and .json", path.display());
+        for (name, svg) in &self.plots {
+            std::fs::write(arguments.out.join(name), svg).expect("a picture of the results");
+        }
+        eprintln!("written to {}, .json and {} pictures", path.display(), self.plots.len());
     }
 }
 

@@ -1,6 +1,8 @@
 //! What the service cannot be faster than: the same consumer reading the same topic, with nothing behind it.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -15,6 +17,7 @@ use tallyguard::reconcile::recount::{self, Recounter, RuleText};
 
 use crate::common::cpu_seconds;
 use crate::support::{TestConfig, unique_name};
+use crate::throughput::who_and_when;
 
 /// Steady state begins when this part of the records is through.
 pub const WARM_UP: f64 = 0.1;
@@ -27,40 +30,113 @@ pub struct Round {
     pub cpu_microseconds_per_record: f64,
 }
 
-/// Measures from the first look at or after the warm-up to the end.
+/// Measures from the first look at or after the warm-up to the last progress before the end: an engine that commits once a
+/// second waits for its last commit with nothing to do.
 pub struct Stretch {
     total: f64,
-    began: Option<(Instant, f64, f64)>,
+    began: Option<Mark>,
+    last: Option<Mark>,
     process: String,
+}
+
+/// How far it was, and when, and what processor time it had used.
+#[derive(Debug, Clone, Copy)]
+struct Mark {
+    at: Instant,
+    cpu: f64,
+    done: f64,
 }
 
 impl Stretch {
     pub fn new(total: f64, process: String) -> Self {
-        Self { total, began: None, process }
+        Self { total, began: None, last: None, process }
     }
 
     /// Takes how many records are through; the result once all are.
     pub fn look(&mut self, done: f64) -> Option<Round> {
-        match self.began {
-            None if done >= self.total * WARM_UP => {
-                self.began = Some((Instant::now(), cpu_seconds(&self.process), done));
-                None
+        let Some(began) = self.began else {
+            if done >= self.total * WARM_UP {
+                self.began = Some(self.mark(done));
             }
-            Some((began, cpu, before)) if done >= self.total => {
-                let records = done - before;
-                Some(Round {
-                    records_per_second: records / began.elapsed().as_secs_f64(),
-                    cpu_microseconds_per_record: (cpu_seconds(&self.process) - cpu) * 1e6 / records,
-                })
+            return None;
+        };
+        if done < self.total {
+            if self.last.is_none_or(|last| done > last.done) && done > began.done {
+                self.last = Some(self.mark(done));
             }
-            _ => None,
+            return None;
         }
+        // What is measured must be most of it.
+        let last = self.last.filter(|last| last.done >= self.total * 0.5).unwrap_or_else(|| self.mark(done));
+        let records = last.done - began.done;
+        Some(Round {
+            records_per_second: records / (last.at - began.at).as_secs_f64(),
+            cpu_microseconds_per_record: (last.cpu - began.cpu) * 1e6 / records,
+        })
+    }
+
+    fn mark(&self, done: f64) -> Mark {
+        Mark { at: Instant::now(), cpu: cpu_seconds(&self.process), done }
     }
 }
 
-/// Reads the whole topic with the service's own transport, as a group of its own, on one thread; `validates` adds
-/// `domain::record::validate` to that.
-pub fn read(bootstrap: &str, config: &TestConfig, ends: &[(i32, i64)], validates: bool) -> Round {
+type Batch = <KafkaLog as Log>::Batch;
+
+/// What is done with what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Floor {
+    Consume,
+    /// `domain::record::validate`, on the reading thread.
+    Validate,
+    /// The same on two threads beside it, each record on one of them: what a service that did nothing but parse would do.
+    ValidateBeside,
+}
+
+/// Batches under way to the threads beside the reading one.
+const UNDER_WAY: usize = 16;
+
+/// Reads the whole topic with the service's own transport, as a group of its own, on one thread.
+pub fn read(bootstrap: &str, config: &TestConfig, ends: &[(i32, i64)], floor: Floor) -> Round {
+    let done = Arc::new(AtomicUsize::new(0));
+    let (to_others, batches) = crossbeam_channel::bounded::<Batch>(UNDER_WAY);
+    let others: Vec<_> = (0..if floor == Floor::ValidateBeside { 2 } else { 0 })
+        .map(|_| {
+            let (batches, done) = (batches.clone(), Arc::clone(&done));
+            std::thread::spawn(move || {
+                for batch in batches {
+                    validate_all(&batch);
+                    done.fetch_add(batch.len(), Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    drop(batches);
+    let take = |batch: Batch| {
+        if floor == Floor::ValidateBeside {
+            to_others.send(batch).expect("they take until the end");
+            return;
+        }
+        if floor == Floor::Validate {
+            validate_all(&batch);
+        }
+        done.fetch_add(batch.len(), Ordering::Relaxed);
+    };
+    let round = read_all_into(bootstrap, config, ends, &done, take);
+    drop(to_others);
+    for other in others {
+        other.join().expect("every record is valid");
+    }
+    round
+}
+
+/// Hands every batch on, and measures by what is `done` with them.
+fn read_all_into(
+    bootstrap: &str,
+    config: &TestConfig,
+    ends: &[(i32, i64)],
+    done: &AtomicUsize,
+    mut take: impl FnMut(Batch),
+) -> Round {
     let limits = WriterLimits { record_max: MESSAGE_MAX_BYTES_DEFAULT, batch_max: MESSAGE_MAX_BYTES_DEFAULT };
     let mut log = KafkaLog::join(&settings(bootstrap, config), limits).expect("a consumer");
     await_assignment(&mut log, ends.len());
@@ -70,22 +146,19 @@ pub fn read(bootstrap: &str, config: &TestConfig, ends: &[(i32, i64)], validates
     }
     let total: i64 = ends.values().sum();
     let mut stretch = Stretch::new(crate::common::count(total), "self".to_owned());
-    let mut done = 0_usize;
     loop {
         log.poll();
-        let before = done;
+        let mut has_read = false;
         for &partition in ends.keys() {
             while let Read::Records { batch, .. } = log.read(partition, BATCH_MAX) {
-                done += batch.len();
-                if validates {
-                    validate_all(&batch);
-                }
+                has_read = true;
+                take(batch);
             }
         }
-        if let Some(round) = stretch.look(crate::common::count(done)) {
+        if let Some(round) = stretch.look(crate::common::count(done.load(Ordering::Relaxed))) {
             return round;
         }
-        if done == before {
+        if !has_read {
             log.wait(Duration::from_millis(5));
         }
     }
@@ -131,11 +204,14 @@ fn settings(bootstrap: &str, config: &TestConfig) -> KafkaSettings {
     }
 }
 
-/// Alerts that an independent recount of the topic finds, with the rule of [`TestConfig::new`].
-pub fn recounted_alerts(bootstrap: &str, topic: &str, ends: &[(i32, i64)]) -> usize {
+/// Who must be alerted for, and the start of the window, as an independent recount of the topic finds, with the rule of [`TestConfig::new`].
+pub fn recounted_alerts(bootstrap: &str, topic: &str, ends: &[(i32, i64)]) -> Vec<(String, i64)> {
     let parameters = parameters(topic);
     // One partition at a time: the recount remembers everything.
-    ends.iter().map(|&(partition, end)| recount_partition(bootstrap, &parameters, partition, end)).sum()
+    let each = ends.iter().map(|&(partition, end)| recount_partition(bootstrap, &parameters, partition, end));
+    let mut alerts: Vec<_> = each.flatten().collect();
+    alerts.sort();
+    alerts
 }
 
 /// The rule of [`TestConfig::new`], with the default times.
@@ -159,7 +235,12 @@ pub fn parameters(topic: &str) -> recount::Parameters {
     }
 }
 
-fn recount_partition(bootstrap: &str, parameters: &recount::Parameters, partition: i32, end: i64) -> usize {
+fn recount_partition(
+    bootstrap: &str,
+    parameters: &recount::Parameters,
+    partition: i32,
+    end: i64,
+) -> Vec<(String, i64)> {
     let client: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "recount")
@@ -185,5 +266,5 @@ fn recount_partition(bootstrap: &str, parameters: &recount::Parameters, partitio
         });
         next = message.offset() + 1;
     }
-    recounter.finish().alerts.len()
+    recounter.finish().alerts.iter().map(who_and_when).collect()
 }

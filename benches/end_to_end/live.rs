@@ -15,6 +15,8 @@ use rdkafka::message::Message;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use tallyguard::clock;
+
 use crate::support::TestConfig;
 
 const USERS_AT_A_TIME: u64 = 50;
@@ -107,13 +109,16 @@ fn transaction(number: u64) -> (String, String) {
     // Each slot changes its user at another time, or all alerts would come at once.
     let generation = (round * USERS_AT_A_TIME + slot * RECORDS_PER_USER) / (USERS_AT_A_TIME * RECORDS_PER_USER);
     let key = format!("u-{slot}-{generation}");
-    let value = format!(
-        r#"{{"transaction_id":"t-{number}","order_id":"o-{number}","user_id":"{key}","merchant_id":"m-{}","amount_minor":{},"currency":"EUR","event_time":{:.0},"channel":"web","status":"authorized"}}"#,
-        slot,
-        number % 10_000,
-        wall_ms().floor(),
-    );
+    let event_ms = clock::utc_now().timestamp_millis();
+    let value = transaction_text(&key, &number.to_string(), &format!("m-{slot}"), number % 10_000, event_ms);
     (key, value)
+}
+
+/// The value of a source record; `id` tells its transaction and its order.
+pub fn transaction_text(user: &str, id: &str, merchant: &str, amount_minor: u64, event_ms: i64) -> String {
+    format!(
+        r#"{{"transaction_id":"t-{id}","order_id":"o-{id}","user_id":"{user}","merchant_id":"{merchant}","amount_minor":{amount_minor},"currency":"EUR","event_time":{event_ms},"channel":"web","status":"authorized"}}"#
+    )
 }
 
 fn reader(bootstrap: &str, topic: &str) -> BaseConsumer {

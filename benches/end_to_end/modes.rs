@@ -1,9 +1,10 @@
 //! What each delivery guarantee costs: throughput and alert latency of the three modes, in turns within one run.
 
 use crate::common::{Arguments, Report, count, median, percentile, whole};
+use crate::engine::Engine;
 use crate::latency::{Stretch, one_stretch};
 use crate::support::Broker;
-use crate::throughput::{Input, ServiceRound, serve};
+use crate::throughput::{Input, ServiceRound, catch_up};
 
 const MODES: [&str; 3] = ["exactly-once", "at-least-once", "at-most-once"];
 /// Records a second of the live load.
@@ -39,10 +40,11 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let mut measured: [Measured; 3] = Default::default();
     for _ in 0..arguments.rounds(3) {
         for (mode, measured) in MODES.iter().zip(&mut measured) {
-            measured.throughput.push(serve(&bootstrap, &input, mode, false));
+            measured.throughput.push(catch_up(&bootstrap, &input, Engine::Tallyguard { mode, statistics: false }));
         }
         for (mode, measured) in MODES.iter().zip(&mut measured) {
-            measured.latency.push(one_stretch(broker, rate, mode, arguments));
+            let engine = Engine::Tallyguard { mode, statistics: false };
+            measured.latency.push(one_stretch(broker, rate, engine, arguments));
         }
     }
     let reference = (measured[0].records_per_second(), measured[0].latency_ms(50.0));

@@ -6,28 +6,31 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use tallyguard::clock;
 
 use crate::common::{Arguments, Report, count, median, resident_peak_bytes, whole};
-use crate::floor::{self, Round, Stretch};
+use crate::engine::Engine;
+use crate::floor::{self, Floor, Round, Stretch};
+use crate::live::transaction_text;
 use crate::support::process::GuardedDir;
 use crate::support::service::run_command_with;
-use crate::support::topics::{create_topic, end_offsets, read_all};
-use crate::support::{Broker, Service, TestConfig, shared_database, unique_name};
+use crate::support::topics::{create_topic, end_offsets, produce, read_all};
+use crate::support::{Broker, ReadRecord, TestConfig, TestRecord};
 
 const PARTITIONS: i32 = 4;
 
 /// One round of the service.
 pub struct ServiceRound {
     pub round: Round,
-    peak_bytes: u64,
+    pub peak_bytes: u64,
 }
 
 /// A topic full of records, for every round the same.
 pub struct Input {
     pub config: TestConfig,
     pub ends: Vec<(i32, i64)>,
-    /// Alerts by recount.
-    pub expected: usize,
+    /// Who must be alerted for, and the start of the window: by recount, sorted.
+    pub expected: Vec<(String, i64)>,
     _dir: GuardedDir,
 }
 
@@ -40,9 +43,10 @@ impl Input {
         config.create_topics(&bootstrap, PARTITIONS);
         let events = arguments.scaled(3_000_000_u64, 20_000);
         generate(&config, dir.path(), events, arguments.scaled(100_000, 500));
+        close_windows(&bootstrap, &config.source_topic);
         let ends = end_offsets(&bootstrap, &config.source_topic);
         let expected = floor::recounted_alerts(&bootstrap, &config.source_topic, &ends);
-        report.say(&format!("Input: {} clean records, {expected} alerts by recount.", whole(count(events))));
+        report.say(&format!("Input: {} clean records, {} alerts by recount.", whole(count(events)), expected.len()));
         Self { config, ends, expected, _dir: dir }
     }
 }
@@ -52,13 +56,15 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let bootstrap = broker.bootstrap();
     let input = Input::make(broker, arguments, report);
     let with_statistics = has_mariadb();
-    let (mut reading, mut validating, mut serving, mut writing) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut reading, mut validating, mut parallel) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut serving, mut writing) = (Vec::new(), Vec::new());
     for _ in 0..arguments.rounds(3) {
-        reading.push(floor::read(&bootstrap, &input.config, &input.ends, false));
-        validating.push(floor::read(&bootstrap, &input.config, &input.ends, true));
-        serving.push(serve(&bootstrap, &input, "exactly-once", false));
+        reading.push(floor::read(&bootstrap, &input.config, &input.ends, Floor::Consume));
+        validating.push(floor::read(&bootstrap, &input.config, &input.ends, Floor::Validate));
+        parallel.push(floor::read(&bootstrap, &input.config, &input.ends, Floor::ValidateBeside));
+        serving.push(catch_up(&bootstrap, &input, Engine::EXACTLY_ONCE));
         if with_statistics {
-            writing.push(serve(&bootstrap, &input, "exactly-once", true));
+            writing.push(catch_up(&bootstrap, &input, Engine::Tallyguard { mode: "exactly-once", statistics: true }));
         }
     }
     let reference = median(&reading.iter().map(|round| round.records_per_second).collect::<Vec<_>>());
@@ -67,6 +73,7 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let mut rows = vec![
         row("read only (floor)", &plain(&reading), reference),
         row("read and validate, one thread", &plain(&validating), reference),
+        row("read on one thread, validate on two", &plain(&parallel), reference),
         row("tallyguard run, exactly-once, without statistics", &served(&serving), reference),
     ];
     if with_statistics {
@@ -101,6 +108,17 @@ fn has_mariadb() -> bool {
         .any(|program| Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success()))
 }
 
+/// One record a partition, a day ahead: an engine that alerts when a window closes has something to close the last by.
+fn close_windows(bootstrap: &str, topic: &str) {
+    let event_ms = clock::utc_now().timestamp_millis() + 86_400_000;
+    let closing = |partition: i32| {
+        let key = format!("closing-{partition}");
+        let value = transaction_text(&key, "closing", "m-0", 0, event_ms);
+        TestRecord::new(key, value).in_partition(partition).at(event_ms)
+    };
+    produce(bootstrap, topic, (0..PARTITIONS).map(closing));
+}
+
 fn generate(input: &TestConfig, dir: &Path, events: u64, users: u32) {
     let path = dir.join("generate.toml");
     input.write(&path);
@@ -110,36 +128,50 @@ fn generate(input: &TestConfig, dir: &Path, events: u64, users: u32) {
     assert_eq!(code, 0, "{errors}");
 }
 
-/// A fresh group over the same input.
-pub fn serve(bootstrap: &str, input: &Input, mode: &str, statistics: bool) -> ServiceRound {
+/// A fresh group over the same input; its alerts must be those of the recount.
+pub fn catch_up(bootstrap: &str, input: &Input, engine: Engine) -> ServiceRound {
     let Input { config: TestConfig { source_topic, .. }, ends, expected, .. } = input;
     let dir = GuardedDir::new("tallyguard-run-");
-    let mut config =
-        TestConfig::new(bootstrap, dir.path()).set("source.topic", source_topic.clone()).set("delivery.mode", mode);
+    let mut config = TestConfig::new(bootstrap, dir.path()).set("source.topic", source_topic.clone());
+    config.source_topic.clone_from(source_topic);
     for topic in [&config.alert_topic, &config.late_topic, &config.dead_letter_topic] {
         create_topic(bootstrap, topic, 1, &[]);
     }
-    if statistics {
-        config = config.with_stats(&shared_database().create_schema(&unique_name("bench").replace('-', "_")));
-    }
-    let mut service = Service::start(&config.to_toml(), dir.path(), &[]);
-    let process = service.process_id().to_string();
+    let mut running = engine.start(bootstrap, &config, dir.path());
+    let process = running.process_id().to_string();
     let watch = OffsetWatch::new(bootstrap, &config.group, source_topic, ends.len());
     let total: i64 = ends.iter().map(|(_, end)| end).sum();
     let mut stretch = Stretch::new(count(total), process.clone());
-    let deadline = Instant::now() + Duration::from_secs(300);
+    let deadline = Instant::now() + Duration::from_secs(600);
     let round = loop {
         if let Some(round) = stretch.look(count(watch.committed())) {
             break round;
         }
-        assert!(service.is_running() && Instant::now() < deadline, "the service did not finish\n{}", service.log());
+        assert!(running.is_running() && Instant::now() < deadline, "it did not finish\n{}", running.log());
         std::thread::sleep(Duration::from_millis(20));
     };
     let peak_bytes = resident_peak_bytes(&process);
-    service.sigterm();
-    assert_eq!(service.wait_exit(Duration::from_secs(60)), Some(0), "{}", service.log());
-    assert_eq!(read_all(bootstrap, &config.alert_topic).len(), *expected, "alerts against the recount");
+    running.stop();
+    let mut found: Vec<_> = read_all(bootstrap, &config.alert_topic).iter().map(alerted).collect();
+    found.sort();
+    assert!(found == *expected, "{}: {} alerts, {} by recount", engine.title(), found.len(), expected.len());
     ServiceRound { round, peak_bytes }
+}
+
+/// Who was alerted for, and the start of the window, epoch milliseconds.
+fn alerted(record: &ReadRecord) -> (String, i64) {
+    let alert: serde_json::Value = serde_json::from_slice(record.value.as_ref().expect("an alert")).expect("an alert");
+    who_and_when(&alert)
+}
+
+/// Tallyguard writes the window's start as RFC 3339, the peers as a number.
+pub fn who_and_when(alert: &serde_json::Value) -> (String, i64) {
+    let start = &alert["window_start"];
+    let start_ms = start.as_i64().unwrap_or_else(|| {
+        let text = start.as_str().expect("a time");
+        chrono::DateTime::parse_from_rfc3339(text).expect("a time").timestamp_millis()
+    });
+    (alert["user_id"].as_str().expect("a user").to_owned(), start_ms)
 }
 
 /// Asks for a group's committed offsets, again and again, on one connection.
