@@ -17,8 +17,8 @@ demo: ## live traffic, alerts and the dashboard, without a broker or a database 
 test: ## formatting, lints, every test; ends with one line of counts
 	@scripts/test.sh
 
-bench: ## the benchmarks
-	@scripts/install.sh build
+bench: ## the benchmarks, Flink and Kafka Streams among them (about two hours)
+	@scripts/install.sh bench
 	@cargo bench
 
 fmt: ## format the Rust sources

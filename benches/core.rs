@@ -1,15 +1,19 @@
 //! Micro benchmarks of the pure core: validation, `PartitionState::apply`, snapshots, and what hosting user actors
 //! within their partition saves against one actix actor per user.
 //!
-//! `cargo bench --bench core [-- --quick] [--only validate|apply|snapshot|hosting] [--out DIR]`. Every figure that
+//! `cargo bench --bench core [-- --quick] [--only validate|apply|snapshot|hosting|instructions] [--out DIR]`. Every figure that
 //! involves memory is taken in a process of its own (this program, started again with `--child`), because an allocator
 //! that has been used before gives no honest difference.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
 
+#[path = "core/cases.rs"]
+mod cases;
 mod common;
 #[path = "core/hosting.rs"]
 mod hosting;
+#[path = "core/instructions.rs"]
+mod instructions;
 #[path = "core/partition.rs"]
 mod partition;
 #[path = "core/traffic.rs"]
@@ -45,6 +49,9 @@ fn main() {
     if arguments.wants("hosting") {
         hosting::compare(&arguments, &mut report);
     }
+    if arguments.wants("instructions") {
+        instructions::count_all(&arguments, &mut report);
+    }
     report.write(&arguments);
 }
 
@@ -65,6 +72,10 @@ fn child(call: &[String]) -> String {
             partition::measure(number(users), number(records), shape, *statistics == "statistics")
         }
         ["snapshot", users] => partition::measure_snapshot(number(users)),
+        ["count", case, records] => {
+            instructions::execute(case, number(records));
+            Vec::new()
+        }
         ["hosting", "hosted", users, messages] => hosting::measure_hosted(number(users), number(messages)),
         ["hosting", "actix", users, messages] => hosting::measure_actix(number(users), number(messages)),
         other => panic!("unknown measurement {other:?}"),

@@ -77,7 +77,8 @@ fn with_broker(arguments: &Arguments, report: &mut Report) {
     if arguments.wants("modes") {
         modes::measure(&broker, arguments, report);
     }
-    if arguments.wants("peers") {
+    // The peers need a build of their own, and minutes to come up: a quick run has them only when it is asked to.
+    if arguments.names("peers") || (arguments.wants("peers") && !arguments.quick) {
         peers::measure(&broker, arguments, report);
     }
 }

@@ -5,6 +5,7 @@
 #   scripts/install.sh kafka     Java, Maven and the jars of a real Kafka broker
 #   scripts/install.sh mariadb   the MariaDB server program (no system service is used or started)
 #   scripts/install.sh peers     the programs that the benchmark compares with, built with Maven
+#   scripts/install.sh bench     what the benchmarks need: build, kafka, mariadb, peers, and valgrind to count instructions
 #   scripts/install.sh chromium  the browser that the tests look at the dashboard with
 #   scripts/install.sh all       what the tests need: all of them but the peers
 #
@@ -205,6 +206,15 @@ case "${1:-all}" in
     ;;
   mariadb) install_mariadb ;;
   chromium) install_chromium ;;
+  bench)
+    install_build_packages
+    check_rust
+    install_java
+    install_kafka_jars
+    install_mariadb
+    install_peers
+    has valgrind || apt_install valgrind
+    ;;
   peers)
     install_java
     install_peers
@@ -218,7 +228,7 @@ case "${1:-all}" in
     install_chromium
     ;;
   *)
-    printf 'usage: %s [build|kafka|mariadb|chromium|peers|all]\n' "$0" >&2
+    printf 'usage: %s [build|kafka|mariadb|chromium|peers|bench|all]\n' "$0" >&2
     exit 2
     ;;
 esac

@@ -47,7 +47,12 @@ impl Arguments {
 
     /// Whether the part of that name is wanted: all are, unless `--only` names some.
     pub fn wants(&self, part: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|name| name == part)
+        self.only.is_empty() || self.names(part)
+    }
+
+    /// Whether `--only` names that part.
+    pub fn names(&self, part: &str) -> bool {
+        self.only.iter().any(|name| name == part)
     }
 
     /// How often what is compared takes turns: as asked for, or `full`, or once with `--quick`.

@@ -1,66 +1,19 @@
 //! `PartitionState`: time and memory of `apply`, and snapshots out of it and into it again.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use tallyguard::domain::duration::Millis;
-use tallyguard::domain::ids::{Offset, PartitionId};
-use tallyguard::domain::partition::{Output, PartitionState};
-use tallyguard::domain::rule::{Parameters, Rule, RuleHistory, Severity};
+use tallyguard::domain::partition::PartitionState;
 use tallyguard::domain::time::Watermark;
-use tallyguard::domain::window::Position;
 use tallyguard::state::{SnapshotDelta, SnapshotStore, StoreOptions};
 
+use crate::cases::{PARTITION, TOPIC, empty, parameters, run};
 use crate::common::{Arguments, Report, count, resident_bytes, timed, whole};
-use crate::traffic::{BATCH, Shape, Traffic};
+use crate::traffic::{Shape, Traffic};
 use crate::{in_child, medians_of};
 
-const PARTITION: PartitionId = PartitionId(0);
-const START: Position = Position { offset: Offset(0), watermark: Watermark::NONE };
 /// Changes since the last snapshot are taken out this often, as the checkpoints of a running service do it.
 const RECORDS_PER_SNAPSHOT: u64 = 250_000;
-
-/// One rule of ten a minute, as the configuration's example has it.
-fn parameters(statistics: bool) -> Arc<Parameters> {
-    let rule = Rule {
-        id: "velocity-1m".to_owned(),
-        version: 1,
-        window: Millis::MINUTE,
-        window_text: "1m".to_owned(),
-        max_transactions: 10,
-        severity: Severity::High,
-    };
-    Arc::new(Parameters {
-        rules: vec![RuleHistory::starting(rule, Offset(0))],
-        out_of_orderness: Millis::MINUTE,
-        max_future_skew: Millis::MINUTE,
-        statistics,
-        orders: false,
-    })
-}
-
-fn empty(parameters: &Arc<Parameters>) -> PartitionState {
-    PartitionState::new(Arc::from("transactions"), PARTITION, Arc::clone(parameters), START, Watermark::NONE)
-}
-
-/// Applies so many records; returns the time within `apply`.
-fn run(state: &mut PartitionState, traffic: &mut Traffic, records: u64) -> Duration {
-    let mut outputs: Vec<(Offset, Output)> = Vec::new();
-    let mut spent = Duration::ZERO;
-    let mut left = records;
-    while left > 0 {
-        let batch = usize::try_from(left).map_or(BATCH, |left| left.min(BATCH));
-        traffic.make(batch);
-        let began = Instant::now();
-        for record in traffic.records() {
-            state.apply(&record, &mut outputs);
-        }
-        spent += began.elapsed();
-        outputs.clear();
-        left -= u64::try_from(batch).expect("a batch");
-    }
-    spent
-}
 
 /// In a child process: ns per record, open users, bytes of memory per open user.
 pub fn measure(users: u64, records: u64, shape: &str, statistics: bool) -> Vec<f64> {
@@ -155,7 +108,7 @@ pub fn measure_snapshot(users: u64) -> Vec<f64> {
     stored.expect("stored");
     let (read_seconds, found) = timed(|| store.load(PARTITION));
     let found = found.expect("readable").expect("a snapshot");
-    let topic = Arc::from("transactions");
+    let topic = Arc::from(TOPIC);
     let (build_seconds, built) = timed(|| {
         PartitionState::from_snapshot(topic, PARTITION, parameters, state.next(), Watermark::NONE, &found.entries)
     });

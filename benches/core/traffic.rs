@@ -1,5 +1,6 @@
 //! Records for the partition benchmarks: cheap to make, the same every time, all within one minute of event time, so
 //! that every user who was seen stays open.
+#![allow(dead_code, reason = "each benchmark uses its own part of this module")]
 
 use std::io::Write as _;
 

@@ -3,6 +3,7 @@
 //! What is compared: catching up on a full topic, the latency of alerts under live load, and how long after a kill -9 the
 //! first new alert is readable. The alerts of every round are compared with a recount of the topic.
 
+use std::collections::HashMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use crate::latency::{Stretch, one_stretch};
 use crate::live::{Live, wall_ms};
 use crate::plot::{self, Bar};
 use crate::support::process::GuardedDir;
-use crate::support::topics::create_topic;
+use crate::support::topics::{create_topic, end_offsets};
 use crate::support::{Broker, TestConfig};
 use crate::throughput::{Input, ServiceRound, catch_up};
 
@@ -209,11 +210,12 @@ fn one_recovery(broker: &Broker, engine: Engine, arguments: &Arguments) -> f64 {
     let live = Live::start(&bootstrap, &config, RATE);
     sleep(arguments.scaled(Duration::from_secs(20), Duration::from_secs(6)));
     running.kill9();
+    let ends: HashMap<i32, i64> = end_offsets(&bootstrap, &config.source_topic).into_iter().collect();
     let restarted_ms = wall_ms();
     let mut running = engine.start(&bootstrap, &config, dir.path());
     let deadline = Instant::now() + Duration::from_secs(120);
     let seconds = loop {
-        if let Some(first) = live.seen().into_iter().find(|alert| alert.produced_ms > restarted_ms) {
+        if let Some(first) = live.seen().into_iter().find(|alert| alert.offset >= ends[&alert.partition]) {
             break (first.seen_ms - restarted_ms) / 1e3;
         }
         assert!(Instant::now() < deadline, "no alert after the restart\n{}", running.log());

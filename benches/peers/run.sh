@@ -13,12 +13,11 @@ set -euo pipefail
 output="$1" engine="$2"
 module="${engine%%-*}"
 
-# The parallel collector takes the least processor time per record here, and about as much memory as the serial one. G1
-# took 40 % more time in Flink's peer and up to two thirds more memory, and its short pauses buy nothing: the parallel
-# collector's are far below the intervals of checkpoints and commits, which alerts wait for. A heap that starts at its full
-# 1 GiB: one that may grow from 256 to 768 MiB took a fifth more time for a tenth less memory. Pages that were never used
-# are not resident.
-java_opts=(-Xms1g -Xmx1g -XX:+UseParallelGC)
+# The parallel collector: G1 took about the same processor time per record and up to twice the resident memory; the
+# serial one took a little more time in Streams. 1 GiB leaves room for many more users than the peers were tuned with;
+# with 768 MiB the resident peak was a tenth lower at the same speed. Pauses reach a quarter of a second in Flink's peer
+# on a machine that is busy otherwise, and more with G1.
+java_opts=(-Xms256m -Xmx1g -XX:+UseParallelGC)
 # Flink reaches into these packages (Kryo and closures); the list is the part of its own conf/config.yaml that a job
 # without SQL needs.
 flink_opts=(

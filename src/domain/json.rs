@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use crate::domain::swar;
+
 /// The text is not what the contract calls a JSON object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed(pub &'static str);
@@ -31,9 +33,17 @@ pub enum Token<'a> {
 pub struct Text<'a> {
     raw: &'a str,
     escaped: bool,
+    /// Every byte of `raw` is one of 0x20–0x7E.
+    printable: bool,
 }
 
 impl<'a> Text<'a> {
+    /// Whether every character of the text is known to be one of U+0020–U+007E; false says nothing.
+    #[must_use]
+    pub fn is_printable_ascii(self) -> bool {
+        self.printable && !self.escaped
+    }
+
     /// The text with its escapes resolved.
     ///
     /// # Errors
@@ -253,13 +263,16 @@ impl<'a> Scanner<'a> {
     fn string(&mut self) -> Result<Text<'a>, Malformed> {
         let start = self.at;
         let bytes = self.text.as_bytes();
-        let mut escaped = false;
+        let (mut escaped, mut printable) = (false, true);
         loop {
+            let run = swar::run(&bytes[self.at..]);
+            self.at += run.length;
+            printable &= run.printable;
             match bytes.get(self.at) {
                 Some(b'"') => {
                     let raw = &self.text[start..self.at];
                     self.at += 1;
-                    return Ok(Text { raw, escaped });
+                    return Ok(Text { raw, escaped, printable });
                 }
                 Some(b'\\') => {
                     escaped = true;
@@ -270,7 +283,11 @@ impl<'a> Scanner<'a> {
                     };
                 }
                 Some(0..0x20) => return Err(Malformed("a control character inside a string")),
-                Some(_) => self.at += 1,
+                // The last bytes of the text, fewer than a word.
+                Some(&byte) => {
+                    printable &= (0x20..0x7f).contains(&byte);
+                    self.at += 1;
+                }
                 None => return Err(Malformed("the text ends inside a string")),
             }
         }
@@ -385,6 +402,31 @@ mod tests {
             "\u{feff}{}",
         ] {
             assert!(scan(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_string_ends_where_it_ends_wherever_it_stands() {
+        for length in 0..20 {
+            for at in 0..=length {
+                for odd in ["", "\u{7f}", "\u{80}", "~", " ", "\\n", "\u{1f}", "\\x"] {
+                    let inside = format!("{}{odd}{}", "a".repeat(at), "b".repeat(length - at));
+                    let text = format!("{{\"a\":\"{inside}\"}}");
+                    let mut found = None;
+                    let read = Scanner::new(&text).object(
+                        |_| Some(()),
+                        |(), token| {
+                            found = Some(token);
+                            Ok(())
+                        },
+                    );
+                    let is_text = !matches!(odd, "\u{1f}" | "\\x");
+                    assert_eq!(read.is_ok(), is_text, "{text}");
+                    let Some(Token::Text(found)) = found.filter(|_| is_text) else { continue };
+                    assert_eq!((found.raw, found.escaped), (&*inside, odd == "\\n"));
+                    assert_eq!(found.is_printable_ascii(), matches!(odd, "" | "~" | " "), "{text}");
+                }
+            }
         }
     }
 

@@ -15,6 +15,7 @@ pub mod rule;
 pub mod snapshot;
 pub mod statistics;
 pub mod statistics_state;
+pub mod swar;
 pub mod time;
 pub mod timestamp;
 pub mod user;

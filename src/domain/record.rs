@@ -170,6 +170,7 @@ enum Value<'a> {
     Absent,
     Null,
     Number(&'a str),
+    /// Without control characters.
     Text(Cow<'a, str>),
     Other,
 }
@@ -185,11 +186,11 @@ impl<'a> Fields<'a> {
             let value = match token {
                 Token::Null => Value::Null,
                 Token::Number(literal) => Value::Number(literal),
-                Token::Text(text) => Value::Text(Text::unescaped(text)?),
+                Token::Text(text) => clean(text)?,
                 Token::Bool | Token::Nested => Value::Other,
             };
             let slot = &mut fields.0[field as usize];
-            if *slot != Value::Absent {
+            if !matches!(slot, Value::Absent) {
                 return Err(Malformed("given twice"));
             }
             *slot = value;
@@ -231,7 +232,7 @@ impl<'a> Fields<'a> {
 
     fn id(&mut self, field: Field) -> Result<Cow<'a, str>, Rejection> {
         match self.take(field) {
-            Value::Text(text) if (1..=128).contains(&text.len()) && !has_control_character(&text) => Ok(text),
+            Value::Text(text) if (1..=128).contains(&text.len()) => Ok(text),
             _ => Err(Rejection::InvalidField(field, ID_RULE)),
         }
     }
@@ -239,10 +240,17 @@ impl<'a> Fields<'a> {
     fn label(&mut self, field: Field) -> Result<Option<Cow<'a, str>>, Rejection> {
         match self.take(field) {
             Value::Absent | Value::Null => Ok(None),
-            Value::Text(text) if text.len() <= 64 && !has_control_character(&text) => Ok(Some(text)),
+            Value::Text(text) if text.len() <= 64 => Ok(Some(text)),
             _ => Err(Rejection::InvalidField(field, LABEL_RULE)),
         }
     }
+}
+
+/// No field takes a text with a control character, so what it says does not matter.
+fn clean(text: Text<'_>) -> Result<Value<'_>, Malformed> {
+    let unescaped = text.unescaped()?;
+    let is_clean = text.is_printable_ascii() || !has_control_character(&unescaped);
+    Ok(if is_clean { Value::Text(unescaped) } else { Value::Other })
 }
 
 /// U+0000–U+001F and U+007F–U+009F; the latter, but for U+007F, are the byte 0xC2 followed by 0x80–0x9F.
@@ -255,7 +263,13 @@ fn has_control_character(text: &str) -> bool {
 /// The value of a JSON integer literal without sign, fraction or exponent.
 fn unsigned_integer(value: &Value<'_>) -> Option<i64> {
     match value {
-        Value::Number(literal) if literal.bytes().all(|byte| byte.is_ascii_digit()) => literal.parse().ok(),
+        Value::Number(literal) => {
+            // Eighteen digits always fit; no number that is allowed has more.
+            let digits = Some(literal.as_bytes()).filter(|digits| (1..=18).contains(&digits.len()))?;
+            digits
+                .iter()
+                .try_fold(0, |value, digit| digit.is_ascii_digit().then(|| value * 10 + i64::from(digit - b'0')))
+        }
         _ => None,
     }
 }

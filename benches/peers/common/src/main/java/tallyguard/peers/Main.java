@@ -24,8 +24,7 @@ public final class Main {
         try (Peer.Job job = peer(arguments.engine()).start(arguments)) {
             job.ended().whenComplete((done, error) -> stop.completeExceptionally(
                     error == null ? new IllegalStateException("the engine ended by itself") : error));
-            job.awaitRunning();
-            System.out.println("ready");
+            announce(job, stop);
             stop.get();
         } catch (ExecutionException error) {
             error.getCause().printStackTrace();
@@ -33,6 +32,20 @@ public final class Main {
         }
         // Threads of an engine's that are not daemons must not keep the process alive.
         System.exit(0);
+    }
+
+    /** On a thread of its own: a signal must also end a process that does not get to run, e.g. without a broker. */
+    private static void announce(Peer.Job job, CompletableFuture<Void> stop) {
+        Thread thread = new Thread(() -> {
+            try {
+                job.awaitRunning();
+                System.out.println("ready");
+            } catch (Exception error) {
+                stop.completeExceptionally(error);
+            }
+        }, "announce");
+        thread.setDaemon(true);
+        thread.start();
     }
 
     private static Peer peer(String engine) {

@@ -18,8 +18,8 @@ import tallyguard.peers.OpenWindows;
  * Alerts with a user's eleventh transaction in a window, once. Key: the user; value: the event time.
  *
  * <p>A user's state is one value with all his open windows: one read and one write per record. A window store would
- * keep an entry per user and window, and in RocksDB a database per minute of event time, which costs more to open than
- * it saves in clearing. There is one instance per partition, whose stream time less the bounded out-of-orderness is the
+ * keep an entry per user and window, and in RocksDB open a database per minute of event time, several a second while it
+ * catches up. There is one instance per partition, whose stream time less the bounded out-of-orderness is the
  * partition's watermark; Streams keeps stream time with the committed offsets.
  *
  * <p>There is no check for duplicates: a transaction that is sent twice counts twice.
