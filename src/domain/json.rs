@@ -44,6 +44,12 @@ impl<'a> Text<'a> {
         self.printable && !self.escaped
     }
 
+    /// # Errors
+    /// What [`Text::unescaped`] would say.
+    pub fn check_escapes(self) -> Result<(), Malformed> {
+        if self.escaped { self.unescaped().map(|_| ()) } else { Ok(()) }
+    }
+
     /// The text with its escapes resolved.
     ///
     /// # Errors
@@ -101,6 +107,16 @@ fn hex4(digits: Option<&[u8]>) -> Option<u32> {
     digits?.iter().try_fold(0, |value, &digit| Some(value * 16 + char::from(digit).to_digit(16)?))
 }
 
+/// The members that matter to whoever reads an object.
+pub trait Member: Copy {
+    /// The member of that name.
+    fn named(name: &str) -> Option<Self>;
+
+    /// What most texts have behind that member, or first of all: the member, and its name as it is then written, from the
+    /// quote in front of it to the colon.
+    fn likely_after(previous: Option<Self>) -> Option<(Self, &'static str)>;
+}
+
 /// Where the scanner stands in the text.
 pub struct Scanner<'a> {
     text: &'a str,
@@ -115,16 +131,16 @@ impl<'a> Scanner<'a> {
 
     /// Reads the whole text as one object and calls `member` for each of its members, in order.
     ///
-    /// `member` is told the name and the value; it returns an error to refuse the text. When `names_field` says that a
-    /// name is one that matters, lone surrogates inside its value, however deep, are refused too.
+    /// `take` is told the member and its value; it returns an error to refuse the text. Inside the value of a member that
+    /// matters, however deep, lone surrogates are refused too.
     ///
     /// # Errors
     /// [`Malformed`] when the text is anything but one JSON object.
-    pub fn object<F: Copy>(
+    pub fn object<M: Member>(
         mut self,
-        names_field: impl Fn(&str) -> Option<F>,
-        mut member: impl FnMut(F, Token<'a>) -> Result<(), Malformed>,
+        mut take: impl FnMut(M, Token<'a>) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
+        let mut previous = None;
         self.blanks();
         self.expect(b'{', "not an object")?;
         self.blanks();
@@ -133,20 +149,18 @@ impl<'a> Scanner<'a> {
             return self.end();
         }
         loop {
-            self.expect(b'"', "a member name was expected")?;
-            let name = self.string()?;
-            let field = if name.escaped {
-                // A name with a lone surrogate is not the name of any field that matters.
-                name.unescaped().ok().and_then(|name| names_field(&name))
-            } else {
-                names_field(name.raw)
+            let member = match M::likely_after(previous) {
+                Some((member, written)) if self.text.as_bytes()[self.at..].starts_with(written.as_bytes()) => {
+                    self.at += written.len();
+                    Some(member)
+                }
+                _ => self.member()?,
             };
+            previous = member;
             self.blanks();
-            self.expect(b':', "a colon was expected")?;
-            self.blanks();
-            let token = self.value(field.is_some())?;
-            if let Some(field) = field {
-                member(field, token)?;
+            let token = self.value(member.is_some())?;
+            if let Some(member) = member {
+                take(member, token)?;
             }
             self.blanks();
             match self.next() {
@@ -155,6 +169,19 @@ impl<'a> Scanner<'a> {
                 _ => return Err(Malformed("a comma or the end of the object was expected")),
             }
         }
+    }
+
+    /// Reads a name and the colon behind it.
+    fn member<M: Member>(&mut self) -> Result<Option<M>, Malformed> {
+        self.expect(b'"', "a member name was expected")?;
+        let name = self.string()?;
+        self.blanks();
+        self.expect(b':', "a colon was expected")?;
+        if !name.escaped {
+            return Ok(M::named(name.raw));
+        }
+        // A name with a lone surrogate is not the name of any member that matters.
+        Ok(name.unescaped().ok().and_then(|name| M::named(&name)))
     }
 
     fn end(mut self) -> Result<(), Malformed> {
@@ -260,6 +287,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// Reads a string from behind its opening quote to behind its closing one.
+    #[inline]
     fn string(&mut self) -> Result<Text<'a>, Malformed> {
         let start = self.at;
         let bytes = self.text.as_bytes();
@@ -366,19 +394,52 @@ impl<'a> Scanner<'a> {
 mod tests {
     use super::*;
 
+    /// Of all members, "a" and "b" matter, and "b" is likely behind "a".
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Letter {
+        A,
+        B,
+    }
+
+    impl Member for Letter {
+        fn named(name: &str) -> Option<Self> {
+            match name {
+                "a" => Some(Self::A),
+                "b" => Some(Self::B),
+                _ => None,
+            }
+        }
+
+        fn likely_after(previous: Option<Self>) -> Option<(Self, &'static str)> {
+            (previous == Some(Self::A)).then_some((Self::B, "\"b\":"))
+        }
+    }
+
     fn scan(text: &str) -> Result<Vec<String>, Malformed> {
         let mut seen = Vec::new();
-        Scanner::new(text).object(
-            |name| (name == "a").then_some(()),
-            |(), token| {
-                seen.push(format!("{token:?}"));
-                if let Token::Text(text) = token {
-                    text.unescaped()?;
-                }
-                Ok(())
-            },
-        )?;
+        Scanner::new(text).object(|letter: Letter, token| {
+            seen.push(format!("{letter:?} {token:?}"));
+            if let Token::Text(text) = token {
+                text.unescaped()?;
+            }
+            Ok(())
+        })?;
         Ok(seen)
+    }
+
+    #[test]
+    fn a_member_that_is_likely_and_one_that_is_not_are_read_alike() {
+        for (text, expected) in [
+            (r#"{"a":1,"b":2}"#, vec!["A Number(\"1\")", "B Number(\"2\")"]),
+            (r#"{"a":1, "b" : 2}"#, vec!["A Number(\"1\")", "B Number(\"2\")"]),
+            (r#"{"b":1,"a":2}"#, vec!["B Number(\"1\")", "A Number(\"2\")"]),
+            (r#"{"a":1,"x":0,"b":2}"#, vec!["A Number(\"1\")", "B Number(\"2\")"]),
+            (r#"{"a":1,"\u0062":2}"#, vec!["A Number(\"1\")", "B Number(\"2\")"]),
+            (r#"{"a":1,"b":2,"b":3}"#, vec!["A Number(\"1\")", "B Number(\"2\")", "B Number(\"3\")"]),
+        ] {
+            assert_eq!(scan(text).unwrap(), expected, "{text}");
+        }
+        assert!(scan(r#"{"a":1,"b":}"#).is_err() && scan(r#"{"a":1,"b":"#).is_err());
     }
 
     #[test]
@@ -413,13 +474,10 @@ mod tests {
                     let inside = format!("{}{odd}{}", "a".repeat(at), "b".repeat(length - at));
                     let text = format!("{{\"a\":\"{inside}\"}}");
                     let mut found = None;
-                    let read = Scanner::new(&text).object(
-                        |_| Some(()),
-                        |(), token| {
-                            found = Some(token);
-                            Ok(())
-                        },
-                    );
+                    let read = Scanner::new(&text).object(|_: Letter, token| {
+                        found = Some(token);
+                        Ok(())
+                    });
                     let is_text = !matches!(odd, "\u{1f}" | "\\x");
                     assert_eq!(read.is_ok(), is_text, "{text}");
                     let Some(Token::Text(found)) = found.filter(|_| is_text) else { continue };

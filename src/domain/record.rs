@@ -5,7 +5,7 @@ use std::fmt;
 
 use crate::domain::duration::Millis;
 use crate::domain::ids::Offset;
-use crate::domain::json::{Malformed, Scanner, Text, Token};
+use crate::domain::json::{Malformed, Member, Scanner, Text, Token};
 use crate::domain::time::EventTime;
 use crate::domain::timestamp::parse_rfc3339;
 
@@ -71,6 +71,13 @@ impl Field {
         Self::EventTime,
     ];
 
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self as usize]
+    }
+}
+
+impl Member for Field {
     fn named(name: &str) -> Option<Self> {
         Some(match name {
             "transaction_id" => Self::TransactionId,
@@ -86,9 +93,20 @@ impl Field {
         })
     }
 
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        Self::NAMES[self as usize]
+    /// In the contract's order, without blanks: as most producers write it.
+    fn likely_after(previous: Option<Self>) -> Option<(Self, &'static str)> {
+        Some(match previous {
+            None => (Self::TransactionId, r#""transaction_id":"#),
+            Some(Self::TransactionId) => (Self::OrderId, r#""order_id":"#),
+            Some(Self::OrderId) => (Self::UserId, r#""user_id":"#),
+            Some(Self::UserId) => (Self::MerchantId, r#""merchant_id":"#),
+            Some(Self::MerchantId) => (Self::AmountMinor, r#""amount_minor":"#),
+            Some(Self::AmountMinor) => (Self::Currency, r#""currency":"#),
+            Some(Self::Currency) => (Self::EventTime, r#""event_time":"#),
+            Some(Self::EventTime) => (Self::Channel, r#""channel":"#),
+            Some(Self::Channel) => (Self::Status, r#""status":"#),
+            Some(Self::Status) => return None,
+        })
     }
 }
 
@@ -152,7 +170,7 @@ pub fn validate<'a>(record: &SourceRecord<'a>, max_future_skew: Millis) -> Resul
     let value = record.value.ok_or(Rejection::NullValue)?;
     let text = simdutf8::basic::from_utf8(value).map_err(|_| Rejection::InvalidUtf8)?;
     let fields = Fields::read(text)?;
-    if let Some(&field) = Field::REQUIRED.iter().find(|&&field| fields.get(field) == &Value::Absent) {
+    if let Some(&field) = Field::REQUIRED.iter().find(|&&field| matches!(fields.get(field), Value::Absent)) {
         return Err(Rejection::MissingField(field));
     }
     let transaction = fields.into_transaction()?;
@@ -165,13 +183,13 @@ pub fn validate<'a>(record: &SourceRecord<'a>, max_future_skew: Millis) -> Resul
 }
 
 /// A field's value as far as the JSON grammar goes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 enum Value<'a> {
     Absent,
     Null,
     Number(&'a str),
-    /// Without control characters.
-    Text(Cow<'a, str>),
+    /// Its escapes can be resolved.
+    Text(Text<'a>),
     Other,
 }
 
@@ -181,12 +199,15 @@ impl<'a> Fields<'a> {
     fn read(text: &'a str) -> Result<Self, Rejection> {
         let mut fields = Self([const { Value::Absent }; Field::COUNT]);
         let mut at_fault = None;
-        let read = Scanner::new(text).object(Field::named, |field, token| {
+        let read = Scanner::new(text).object(|field: Field, token| {
             at_fault = Some(field);
             let value = match token {
                 Token::Null => Value::Null,
                 Token::Number(literal) => Value::Number(literal),
-                Token::Text(text) => clean(text)?,
+                Token::Text(text) => {
+                    text.check_escapes()?;
+                    Value::Text(text)
+                }
                 Token::Bool | Token::Nested => Value::Other,
             };
             let slot = &mut fields.0[field as usize];
@@ -203,15 +224,11 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn get(&self, field: Field) -> &Value<'a> {
-        &self.0[field as usize]
+    fn get(&self, field: Field) -> Value<'a> {
+        self.0[field as usize]
     }
 
-    fn take(&mut self, field: Field) -> Value<'a> {
-        std::mem::replace(&mut self.0[field as usize], Value::Absent)
-    }
-
-    fn into_transaction(mut self) -> Result<Transaction<'a>, Rejection> {
+    fn into_transaction(self) -> Result<Transaction<'a>, Rejection> {
         let transaction = Transaction {
             transaction_id: self.id(Field::TransactionId)?,
             order_id: self.id(Field::OrderId)?,
@@ -230,38 +247,35 @@ impl<'a> Fields<'a> {
         Ok(Transaction { status, ..transaction })
     }
 
-    fn id(&mut self, field: Field) -> Result<Cow<'a, str>, Rejection> {
-        match self.take(field) {
-            Value::Text(text) if (1..=128).contains(&text.len()) => Ok(text),
-            _ => Err(Rejection::InvalidField(field, ID_RULE)),
+    fn id(&self, field: Field) -> Result<Cow<'a, str>, Rejection> {
+        match self.get(field) {
+            Value::Text(text) => clean(text).filter(|text| (1..=128).contains(&text.len())),
+            _ => None,
         }
+        .ok_or(Rejection::InvalidField(field, ID_RULE))
     }
 
-    fn label(&mut self, field: Field) -> Result<Option<Cow<'a, str>>, Rejection> {
-        match self.take(field) {
-            Value::Absent | Value::Null => Ok(None),
-            Value::Text(text) if text.len() <= 64 => Ok(Some(text)),
-            _ => Err(Rejection::InvalidField(field, LABEL_RULE)),
+    fn label(&self, field: Field) -> Result<Option<Cow<'a, str>>, Rejection> {
+        match self.get(field) {
+            Value::Absent | Value::Null => return Ok(None),
+            Value::Text(text) => clean(text).filter(|text| text.len() <= 64),
+            _ => None,
         }
+        .map(Some)
+        .ok_or(Rejection::InvalidField(field, LABEL_RULE))
     }
 }
 
-/// No field takes a text with a control character, so what it says does not matter.
-fn clean(text: Text<'_>) -> Result<Value<'_>, Malformed> {
-    let unescaped = text.unescaped()?;
-    let is_clean = text.is_printable_ascii() || !has_control_character(&unescaped);
-    Ok(if is_clean { Value::Text(unescaped) } else { Value::Other })
-}
-
-/// U+0000–U+001F and U+007F–U+009F; the latter, but for U+007F, are the byte 0xC2 followed by 0x80–0x9F.
-fn has_control_character(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    bytes.iter().any(|&byte| byte < 0x20 || byte == 0x7f || byte == 0xc2)
-        && text.chars().any(|character| matches!(character, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'))
+/// A text without control characters: U+0000–U+001F and U+007F–U+009F.
+fn clean(text: Text<'_>) -> Option<Cow<'_, str>> {
+    let unescaped = text.unescaped().ok()?;
+    let is_clean = text.is_printable_ascii()
+        || !unescaped.chars().any(|character| matches!(character, '\0'..='\u{1f}' | '\u{7f}'..='\u{9f}'));
+    is_clean.then_some(unescaped)
 }
 
 /// The value of a JSON integer literal without sign, fraction or exponent.
-fn unsigned_integer(value: &Value<'_>) -> Option<i64> {
+fn unsigned_integer(value: Value<'_>) -> Option<i64> {
     match value {
         Value::Number(literal) => {
             // Eighteen digits always fit; no number that is allowed has more.
@@ -274,22 +288,23 @@ fn unsigned_integer(value: &Value<'_>) -> Option<i64> {
     }
 }
 
-fn amount(value: &Value<'_>) -> Option<i64> {
+fn amount(value: Value<'_>) -> Option<i64> {
     unsigned_integer(value).filter(|amount| *amount <= AMOUNT_MAX)
 }
 
-fn currency(value: &Value<'_>) -> Option<[u8; 3]> {
+fn currency(value: Value<'_>) -> Option<[u8; 3]> {
     match value {
         Value::Text(text) => {
+            let text = text.unescaped().ok()?;
             text.as_bytes().try_into().ok().filter(|letters: &[u8; 3]| letters.iter().all(u8::is_ascii_uppercase))
         }
         _ => None,
     }
 }
 
-fn event_time(value: &Value<'_>) -> Option<EventTime> {
+fn event_time(value: Value<'_>) -> Option<EventTime> {
     let time = match value {
-        Value::Text(text) => parse_rfc3339(text)?,
+        Value::Text(text) => parse_rfc3339(&text.unescaped().ok()?)?,
         number => EventTime(unsigned_integer(number)?),
     };
     (EventTime::MIN..EventTime::END).contains(&time).then_some(time)
