@@ -367,6 +367,10 @@ impl Log for SimLog {
         self.was_replaced = self.kafka(|kafka| kafka.group.is_replaced(&self.id, self.incarnation));
         self.world.tick(self.world.chance.below(4));
         let outcome = self.do_step(step);
+        // The session of its successor may have run out meanwhile: then nobody can tell any more.
+        if let Outcome::Membership { replaced } = outcome {
+            self.was_replaced = replaced;
+        }
         self.world.chance.note(|| format!("{} ({}): {} -> {}", self.id, self.incarnation, name(step), short(&outcome)));
         self.world.interlude();
         outcome
