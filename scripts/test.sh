@@ -10,7 +10,7 @@ step "install"
 scripts/install.sh all
 
 step "shell scripts"
-scripts=(scripts/*.sh .ci/run)
+scripts=(scripts/*.sh benches/peers/run.sh .ci/run)
 for script in "${scripts[@]}"; do bash -n "$script"; done
 if command -v shellcheck >/dev/null 2>&1; then shellcheck "${scripts[@]}"; fi
 
