@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::support::process::{GuardedChild, script, tail};
@@ -78,8 +79,13 @@ fn peers_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/peers")
 }
 
-/// Builds them when they are not built yet; Maven fetches what it needs.
-fn installed_peers() -> PathBuf {
+/// Builds them when they are not built yet; Maven fetches what it needs. Once only: a restart is timed.
+fn installed_peers() -> &'static Path {
+    static PLACE: OnceLock<PathBuf> = OnceLock::new();
+    PLACE.get_or_init(install_peers)
+}
+
+fn install_peers() -> PathBuf {
     let output = Command::new(script("install.sh")).arg("peers").output().expect("the installer");
     assert!(output.status.success(), "the peers cannot be built: {}", String::from_utf8_lossy(&output.stderr));
     let said = String::from_utf8_lossy(&output.stdout);

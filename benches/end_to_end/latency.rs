@@ -68,9 +68,7 @@ pub fn one_stretch(broker: &Broker, rate: u64, engine: Engine, arguments: &Argum
     let dir = GuardedDir::new("tallyguard-latency-");
     let config = TestConfig::new(&bootstrap, dir.path());
     create_topic(&bootstrap, &config.source_topic, 4, &[("message.timestamp.type", "LogAppendTime")]);
-    for topic in [&config.alert_topic, &config.late_topic, &config.dead_letter_topic] {
-        create_topic(&bootstrap, topic, 1, &[]);
-    }
+    config.create_output_topics(&bootstrap);
     let mut running = engine.start(&bootstrap, &config, dir.path());
     running.wait_ready();
     let process = running.process_id().to_string();

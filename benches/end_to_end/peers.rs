@@ -3,18 +3,17 @@
 //! What is compared: catching up on a full topic, the latency of alerts under live load, and how long after a kill -9 the
 //! first new alert is readable. The alerts of every round are compared with a recount of the topic.
 
-use std::collections::HashMap;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::common::{Arguments, Report, count, median, percentile, whole};
 use crate::engine::Engine;
 use crate::floor::{self, Floor, Round};
 use crate::latency::{Stretch, one_stretch};
-use crate::live::{Live, wall_ms};
+use crate::live::Live;
 use crate::plot::{self, Bar};
+use crate::recovery::Restart;
 use crate::support::process::GuardedDir;
-use crate::support::topics::{create_topic, end_offsets};
 use crate::support::{Broker, TestConfig};
 use crate::throughput::{Input, ServiceRound, catch_up};
 
@@ -201,26 +200,15 @@ fn one_recovery(broker: &Broker, engine: Engine, arguments: &Arguments) -> f64 {
     let bootstrap = broker.bootstrap();
     let dir = GuardedDir::new("tallyguard-recovery-");
     let config = TestConfig::new(&bootstrap, dir.path());
-    create_topic(&bootstrap, &config.source_topic, 4, &[("message.timestamp.type", "LogAppendTime")]);
-    for topic in [&config.alert_topic, &config.late_topic, &config.dead_letter_topic] {
-        create_topic(&bootstrap, topic, 1, &[]);
-    }
+    config.create_topics(&bootstrap, 4);
     let mut running = engine.start(&bootstrap, &config, dir.path());
     running.wait_ready();
     let live = Live::start(&bootstrap, &config, RATE);
     sleep(arguments.scaled(Duration::from_secs(20), Duration::from_secs(6)));
     running.kill9();
-    let ends: HashMap<i32, i64> = end_offsets(&bootstrap, &config.source_topic).into_iter().collect();
-    let restarted_ms = wall_ms();
+    let restart = Restart::now(&bootstrap, &config.source_topic);
     let mut running = engine.start(&bootstrap, &config, dir.path());
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let seconds = loop {
-        if let Some(first) = live.seen().into_iter().find(|alert| alert.offset >= ends[&alert.partition]) {
-            break (first.seen_ms - restarted_ms) / 1e3;
-        }
-        assert!(Instant::now() < deadline, "no alert after the restart\n{}", running.log());
-        sleep(Duration::from_millis(5));
-    };
+    let seconds = restart.first_alert(&live, || running.log());
     drop(live);
     running.stop();
     seconds

@@ -1,11 +1,13 @@
 //! kill -9 under load and an immediate restart: how long until something newly decided is readable.
 
+use std::collections::HashMap;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::common::{Arguments, Report, median};
 use crate::live::{Live, wall_ms};
 use crate::support::process::GuardedDir;
+use crate::support::topics::end_offsets;
 use crate::support::{Broker, Service, TestConfig};
 
 const RATE: u64 = 2_000;
@@ -32,9 +34,9 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
             if !keeps_snapshot {
                 std::fs::remove_dir_all(&state_dir).expect("the state directory");
             }
-            let restarted_ms = wall_ms();
+            let restart = Restart::now(&bootstrap, &config.source_topic);
             service = Service::start(&toml, dir.path(), &[]);
-            seconds.push(first_alert_after(&live, restarted_ms, &service));
+            seconds.push(restart.first_alert(&live, || service.log()));
             if std::env::var_os("TALLYGUARD_BENCH_SHOW_LOGS").is_some() {
                 eprintln!("--- restart, snapshot kept: {keeps_snapshot}\n{}", service.log());
             }
@@ -51,15 +53,28 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     );
 }
 
-/// Seconds from `since_ms` to the reading of the first alert that was produced after it.
-fn first_alert_after(live: &Live, since_ms: f64, service: &Service) -> f64 {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let first = live.seen().into_iter().find(|alert| alert.produced_ms > since_ms);
-        if let Some(first) = first {
-            return (first.seen_ms - since_ms) / 1e3;
+/// The moment of a restart. Only alerts for records that were appended behind the kill count.
+pub struct Restart {
+    ends: HashMap<i32, i64>,
+    began_ms: f64,
+}
+
+impl Restart {
+    /// To be called between the kill and the start.
+    pub fn now(bootstrap: &str, topic: &str) -> Self {
+        Self { ends: end_offsets(bootstrap, topic).into_iter().collect(), began_ms: wall_ms() }
+    }
+
+    /// Seconds from the restart to the reading of the first alert that counts.
+    pub fn first_alert(&self, live: &Live, log: impl FnOnce() -> String) -> f64 {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        while Instant::now() < deadline {
+            let seen = live.seen();
+            if let Some(first) = seen.iter().find(|alert| alert.offset >= self.ends[&alert.partition]) {
+                return (first.seen_ms - self.began_ms) / 1e3;
+            }
+            sleep(Duration::from_millis(5));
         }
-        assert!(Instant::now() < deadline, "no alert after the restart\n{}", service.log());
-        sleep(Duration::from_millis(10));
+        panic!("no alert after the restart\n{}", log());
     }
 }

@@ -14,7 +14,7 @@ use crate::floor::{self, Floor, Round, Stretch};
 use crate::live::transaction_text;
 use crate::support::process::GuardedDir;
 use crate::support::service::run_command_with;
-use crate::support::topics::{create_topic, end_offsets, produce, read_all};
+use crate::support::topics::{end_offsets, produce, read_all};
 use crate::support::{Broker, ReadRecord, TestConfig, TestRecord};
 
 const PARTITIONS: i32 = 4;
@@ -134,9 +134,7 @@ pub fn catch_up(bootstrap: &str, input: &Input, engine: Engine) -> ServiceRound 
     let dir = GuardedDir::new("tallyguard-run-");
     let mut config = TestConfig::new(bootstrap, dir.path()).set("source.topic", source_topic.clone());
     config.source_topic.clone_from(source_topic);
-    for topic in [&config.alert_topic, &config.late_topic, &config.dead_letter_topic] {
-        create_topic(bootstrap, topic, 1, &[]);
-    }
+    config.create_output_topics(bootstrap);
     let mut running = engine.start(bootstrap, &config, dir.path());
     let process = running.process_id().to_string();
     let watch = OffsetWatch::new(bootstrap, &config.group, source_topic, ends.len());

@@ -129,7 +129,7 @@ impl<'a> Scanner<'a> {
         Self { text, at: 0 }
     }
 
-    /// Reads the whole text as one object and calls `member` for each of its members, in order.
+    /// Reads the whole text as one object and calls `take` for each of its members that matters, in order.
     ///
     /// `take` is told the member and its value; it returns an error to refuse the text. Inside the value of a member that
     /// matters, however deep, lone surrogates are refused too.

@@ -50,18 +50,8 @@ pub enum Field {
 
 impl Field {
     const COUNT: usize = 9;
-    const NAMES: [&'static str; Self::COUNT] = [
-        "transaction_id",
-        "order_id",
-        "user_id",
-        "merchant_id",
-        "amount_minor",
-        "currency",
-        "event_time",
-        "channel",
-        "status",
-    ];
-    const REQUIRED: [Self; 7] = [
+    /// As they follow each other in the contract, and in most records.
+    const ALL: [Self; Self::COUNT] = [
         Self::TransactionId,
         Self::OrderId,
         Self::UserId,
@@ -69,44 +59,42 @@ impl Field {
         Self::AmountMinor,
         Self::Currency,
         Self::EventTime,
+        Self::Channel,
+        Self::Status,
     ];
+    /// Their names as most records write them.
+    const WRITTEN: [&'static str; Self::COUNT] = [
+        r#""transaction_id":"#,
+        r#""order_id":"#,
+        r#""user_id":"#,
+        r#""merchant_id":"#,
+        r#""amount_minor":"#,
+        r#""currency":"#,
+        r#""event_time":"#,
+        r#""channel":"#,
+        r#""status":"#,
+    ];
+
+    /// Channel and status may be missing.
+    fn required() -> &'static [Self] {
+        &Self::ALL[..Self::Channel as usize]
+    }
 
     #[must_use]
     pub fn name(self) -> &'static str {
-        Self::NAMES[self as usize]
+        let written = Self::WRITTEN[self as usize];
+        &written[1..written.len() - 2]
     }
 }
 
 impl Member for Field {
     fn named(name: &str) -> Option<Self> {
-        Some(match name {
-            "transaction_id" => Self::TransactionId,
-            "order_id" => Self::OrderId,
-            "user_id" => Self::UserId,
-            "merchant_id" => Self::MerchantId,
-            "amount_minor" => Self::AmountMinor,
-            "currency" => Self::Currency,
-            "event_time" => Self::EventTime,
-            "channel" => Self::Channel,
-            "status" => Self::Status,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|field| field.name() == name)
     }
 
-    /// In the contract's order, without blanks: as most producers write it.
     fn likely_after(previous: Option<Self>) -> Option<(Self, &'static str)> {
-        Some(match previous {
-            None => (Self::TransactionId, r#""transaction_id":"#),
-            Some(Self::TransactionId) => (Self::OrderId, r#""order_id":"#),
-            Some(Self::OrderId) => (Self::UserId, r#""user_id":"#),
-            Some(Self::UserId) => (Self::MerchantId, r#""merchant_id":"#),
-            Some(Self::MerchantId) => (Self::AmountMinor, r#""amount_minor":"#),
-            Some(Self::AmountMinor) => (Self::Currency, r#""currency":"#),
-            Some(Self::Currency) => (Self::EventTime, r#""event_time":"#),
-            Some(Self::EventTime) => (Self::Channel, r#""channel":"#),
-            Some(Self::Channel) => (Self::Status, r#""status":"#),
-            Some(Self::Status) => return None,
-        })
+        let next = previous.map_or(0, |field| field as usize + 1);
+        Some((*Self::ALL.get(next)?, Self::WRITTEN[next]))
     }
 }
 
@@ -170,7 +158,7 @@ pub fn validate<'a>(record: &SourceRecord<'a>, max_future_skew: Millis) -> Resul
     let value = record.value.ok_or(Rejection::NullValue)?;
     let text = simdutf8::basic::from_utf8(value).map_err(|_| Rejection::InvalidUtf8)?;
     let fields = Fields::read(text)?;
-    if let Some(&field) = Field::REQUIRED.iter().find(|&&field| matches!(fields.get(field), Value::Absent)) {
+    if let Some(&field) = Field::required().iter().find(|&&field| matches!(fields.get(field), Value::Absent)) {
         return Err(Rejection::MissingField(field));
     }
     let transaction = fields.into_transaction()?;
@@ -308,4 +296,18 @@ fn event_time(value: Value<'_>) -> Option<EventTime> {
         number => EventTime(unsigned_integer(number)?),
     };
     (EventTime::MIN..EventTime::END).contains(&time).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_field_has_its_own_place_and_name() {
+        for (at, field) in Field::ALL.into_iter().enumerate() {
+            assert_eq!((field as usize, Field::named(field.name())), (at, Some(field)));
+            assert_eq!(Field::WRITTEN[at], format!("\"{}\":", field.name()));
+        }
+        assert_eq!(Field::required().last(), Some(&Field::EventTime));
+    }
 }

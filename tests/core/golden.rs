@@ -179,6 +179,26 @@ fn snapshots_are_written_and_read_as_frozen() {
 }
 
 #[test]
+fn a_snapshot_says_which_minutes_lost_records() {
+    let mut state = state();
+    let gap = Watermark(TEN_O_CLOCK + 600_000);
+    let later = Position { offset: Offset(12), watermark: Watermark(TEN_O_CLOCK) };
+    let before = state.progress();
+    assert!(before.statistics_horizon < later && before.statistics_gap.is_none());
+    let committed = Progress { statistics_gap: Some(gap), statistics_horizon: later, ..before };
+    state.know_statistics(&committed);
+    assert_eq!(state.progress().statistics_horizon, later, "what began before it is not replayed any more");
+
+    let stored = state.take_snapshot(true).puts;
+    let written = stored.iter().find(|(key, _)| key == b"g").map(|(_, value)| hex(value));
+    assert_eq!(written.as_deref(), Some("000001a1f86f34c0"));
+    let (topic, parameters) = (Arc::from(TOPIC), Arc::new(parameters()));
+    let read =
+        PartitionState::from_snapshot(topic, PartitionId(1), parameters, Offset(19), Watermark::NONE, &stored).unwrap();
+    assert_eq!(read.progress().statistics_gap, Some(gap));
+}
+
+#[test]
 fn a_damaged_or_foreign_snapshot_is_not_read() {
     let stored = state().take_snapshot(true).puts;
     let read = |stored: &[(Vec<u8>, Vec<u8>)]| {

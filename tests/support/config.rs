@@ -115,6 +115,10 @@ impl TestConfig {
     /// Creates its four topics, the source with that many partitions, the others with one each.
     pub fn create_topics(&self, bootstrap: &str, source_partitions: i32) {
         create_topic(bootstrap, &self.source_topic, source_partitions, &[]);
+        self.create_output_topics(bootstrap);
+    }
+
+    pub fn create_output_topics(&self, bootstrap: &str) {
         for topic in [&self.alert_topic, &self.late_topic, &self.dead_letter_topic] {
             create_topic(bootstrap, topic, 1, &[]);
         }
