@@ -1,7 +1,7 @@
 //! Micro benchmarks of the pure core: validation, `PartitionState::apply`, snapshots, and what hosting user actors
 //! within their partition saves against one actix actor per user.
 //!
-//! `cargo bench --bench core [-- --quick] [--only validate|apply|snapshot|hosting|instructions] [--out DIR]`. Every figure that
+//! `cargo bench --bench core [-- --quick] [--only validate|apply|scale|threads|snapshot|hosting|instructions] [--out DIR]`. Every figure that
 //! involves memory is taken in a process of its own (this program, started again with `--child`), because an allocator
 //! that has been used before gives no honest difference.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
@@ -43,6 +43,12 @@ fn main() {
     if arguments.wants("apply") {
         partition::apply(&arguments, &mut report);
     }
+    if arguments.wants("scale") {
+        partition::scale(&arguments, &mut report);
+    }
+    if arguments.wants("threads") {
+        partition::threads(&arguments, &mut report);
+    }
     if arguments.wants("snapshot") {
         partition::snapshots(&arguments, &mut report);
     }
@@ -71,6 +77,7 @@ fn child(call: &[String]) -> String {
         ["apply", users, records, shape, statistics] => {
             partition::measure(number(users), number(records), shape, *statistics == "statistics")
         }
+        ["threads", threads, records] => partition::measure_threads(number(threads), number(records)),
         ["snapshot", users] => partition::measure_snapshot(number(users)),
         ["count", case, records] => {
             instructions::execute(case, number(records));

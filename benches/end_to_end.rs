@@ -1,7 +1,7 @@
 //! The whole service on this machine: throughput, alert latency and recovery against a real broker, and the embedded log.
 //!
 //! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|modes|embedded|posted
-//! |peers] [--rounds N] [--rate R] [--out DIR]`. What is compared takes turns within the same run. The broker and the load share
+//! |pressure|outage|peers|soak] [--rounds N] [--rate R] [--minutes M] [--out DIR]`. What is compared takes turns within the same run. The broker and the load share
 //! the machine with the service, so the figures are those of a machine that does everything at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
@@ -13,20 +13,26 @@ mod embedded;
 mod engine;
 #[path = "end_to_end/floor.rs"]
 mod floor;
+#[path = "end_to_end/gauges.rs"]
+mod gauges;
 #[path = "end_to_end/latency.rs"]
 mod latency;
 #[path = "end_to_end/live.rs"]
 mod live;
 #[path = "end_to_end/modes.rs"]
 mod modes;
+#[path = "end_to_end/outage.rs"]
+mod outage;
 #[path = "end_to_end/peers.rs"]
 mod peers;
-#[path = "end_to_end/plot.rs"]
-mod plot;
 #[path = "end_to_end/posted.rs"]
 mod posted;
+#[path = "end_to_end/pressure.rs"]
+mod pressure;
 #[path = "end_to_end/recovery.rs"]
 mod recovery;
+#[path = "end_to_end/soak.rs"]
+mod soak;
 #[path = "../tests/support/mod.rs"]
 mod support;
 #[path = "end_to_end/throughput.rs"]
@@ -38,6 +44,7 @@ use std::process::Command;
 use common::{Arguments, Report};
 use support::Broker;
 
+const WITH_BROKER: [&str; 8] = ["throughput", "latency", "recovery", "modes", "pressure", "outage", "peers", "soak"];
 const BROKER_OPTIONS: &str = "TALLYGUARD_BROKER_JAVA_OPTS";
 
 fn main() {
@@ -57,7 +64,7 @@ fn main() {
     if arguments.wants("posted") {
         posted::measure(&arguments, &mut report);
     }
-    if ["throughput", "latency", "recovery", "modes", "peers"].iter().any(|part| arguments.wants(part)) {
+    if WITH_BROKER.iter().any(|part| arguments.wants(part)) {
         with_broker(&arguments, &mut report);
     }
     report.write(&arguments);
@@ -77,8 +84,18 @@ fn with_broker(arguments: &Arguments, report: &mut Report) {
     if arguments.wants("modes") {
         modes::measure(&broker, arguments, report);
     }
+    if arguments.wants("pressure") {
+        pressure::measure(&broker, arguments, report);
+    }
+    if arguments.wants("outage") {
+        outage::measure(&broker, arguments, report);
+    }
     // The peers need a build of their own, and minutes to come up: a quick run has them only when it is asked to.
     if arguments.names("peers") || (arguments.wants("peers") && !arguments.quick) {
         peers::measure(&broker, arguments, report);
+    }
+    // An hour: only when it is asked for.
+    if arguments.names("soak") {
+        soak::measure(&broker, arguments, report);
     }
 }

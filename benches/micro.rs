@@ -7,6 +7,7 @@
 
 #[path = "core/cases.rs"]
 mod cases;
+mod common;
 #[path = "core/traffic.rs"]
 mod traffic;
 

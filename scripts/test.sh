@@ -32,6 +32,12 @@ run_tests --lib --bins
 # These share one broker and one database per test binary: more at a time than this only makes them wait for each other.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-2}" run_tests --test '*'
 run_tests --doc
+# Whatever is used after it was freed, freed twice or lost makes the test binary fail.
+host="$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')"
+valgrind="valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite"
+export "CARGO_TARGET_${host}_RUNNER=$valgrind --show-leak-kinds=definite --suppressions=$PWD/tests/valgrind.supp"
+run_tests --lib log::kafka::native
+unset "CARGO_TARGET_${host}_RUNNER"
 # The library once more, with deliberate errors that can be switched on: the simulation must find each of them.
 run_tests --features mutants --test simulation simulation_finds_each_error
 

@@ -3,17 +3,14 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "tests watch real processes and need the real clock")]
 
-#[path = "support/prometheus_text.rs"]
-mod prometheus_text;
 mod support;
 
 use std::time::Duration;
 
-use prometheus_text::MetricsText;
 use serde_json::{Value, json};
 use support::process::GuardedDir;
 use support::service::http_get;
-use support::{Service, free_port, wait_until_or_show};
+use support::{MetricsText, Service, free_port, wait_until_or_show};
 use tallyguard::domain::ids::PartitionId;
 use tallyguard::log::embedded::{EmbeddedStore, OwnedRecord};
 use tallyguard::observe::metrics::{self, BackpressureStage, TransactionResult};

@@ -5,15 +5,20 @@
 //! tiny numbers, so that tests can show that the benchmarks still work; its figures mean nothing.
 #![allow(dead_code, reason = "each benchmark uses its own part of this module")]
 
+pub mod dice;
+pub mod plot;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// `--quick`, `--only NAME`, `--rounds N`, `--rate R`, `--out DIR`; whatever cargo adds (`--bench`) is ignored.
+/// `--quick`, `--only NAME`, `--rounds N`, `--rate R`, `--minutes M`, `--out DIR`; whatever cargo adds (`--bench`) is ignored.
 pub struct Arguments {
     pub quick: bool,
     /// One rate of live load instead of the usual ones.
     pub rate: Option<u64>,
+    /// Another length for what takes long.
+    pub minutes: Option<u64>,
     rounds: Option<usize>,
     only: Vec<String>,
     out: PathBuf,
@@ -24,6 +29,7 @@ impl Arguments {
         let mut parsed = Self {
             quick: false,
             rate: None,
+            minutes: None,
             rounds: None,
             only: Vec::new(),
             out: Path::new(env!("CARGO_TARGET_TMPDIR")).join("benchmarks"),
@@ -35,10 +41,14 @@ impl Arguments {
                 "--only" => parsed.only.push(arguments.next().expect("--only NAME")),
                 "--rounds" => parsed.rounds = Some(number(arguments.next())),
                 "--rate" => parsed.rate = Some(number(arguments.next())),
+                "--minutes" => parsed.minutes = Some(number(arguments.next())),
                 "--out" => parsed.out = arguments.next().expect("--out DIR").into(),
                 "--bench" | "--test" => {}
                 other => {
-                    panic!("unknown argument {other}; known are --quick, --only NAME, --rounds N, --rate R, --out DIR")
+                    panic!(
+                        "unknown argument {other}; known are --quick, --only NAME, --rounds N, --rate R, --minutes M, \
+                         --out DIR"
+                    )
                 }
             }
         }
@@ -183,6 +193,11 @@ fn status_kib(process: &str, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix(field));
     line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// What a process had resident at most is counted anew from now on.
+pub fn forget_resident_peak(process: u32) {
+    std::fs::write(format!("/proc/{process}/clear_refs"), "5").expect("a process of ours");
 }
 
 /// Processor time that a process has used, user and system, in seconds.

@@ -11,8 +11,9 @@ use tallyguard::domain::ids::IdKey;
 use tallyguard::domain::user::UserActor;
 use tallyguard::domain::window::DigestMap;
 
+use crate::common::dice::Dice;
 use crate::common::{Arguments, Report, count, resident_bytes, whole};
-use crate::traffic::{BATCH, Dice};
+use crate::traffic::BATCH;
 use crate::{in_child, medians_of};
 
 /// The users that the next messages go to.

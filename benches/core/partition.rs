@@ -8,7 +8,7 @@ use tallyguard::domain::time::Watermark;
 use tallyguard::state::{SnapshotDelta, SnapshotStore, StoreOptions};
 
 use crate::cases::{PARTITION, TOPIC, empty, parameters, run};
-use crate::common::{Arguments, Report, count, resident_bytes, timed, whole};
+use crate::common::{Arguments, Report, count, median, plot, resident_bytes, timed, whole};
 use crate::traffic::{Shape, Traffic};
 use crate::{in_child, medians_of};
 
@@ -77,6 +77,56 @@ pub fn apply(arguments: &Arguments, report: &mut Report) {
     report.say(
         "`each`: one record of every user. Memory is that of the process, growth of the tables and the ids of all \
          transactions of the window (16 bytes each, for the duplicates) included.",
+    );
+}
+
+/// The cost of a record by the number of users: what grows is the share of memory that no cache holds.
+pub fn scale(arguments: &Arguments, report: &mut Report) {
+    const PER_USER: u64 = 4;
+    let sizes = arguments.scaled(vec![10_000_u64, 100_000, 1_000_000, 5_000_000], vec![200]);
+    let (mut rows, mut costs) = (Vec::new(), Vec::new());
+    for users in sizes {
+        let records = (users * PER_USER).max(arguments.scaled(1_000_000, 800)).to_string();
+        let one = || in_child(&["apply", &users.to_string(), &records, "random", "rules"]);
+        let figures = medians_of(&(0..arguments.rounds(3)).map(|_| one()).collect::<Vec<_>>());
+        rows.push(vec![whole(count(users)), whole(figures[0]), whole(figures[2])]);
+        costs.push((count(users).log10(), figures[0]));
+    }
+    let columns = ["users", "ns per record", "bytes per open user, ids of its transactions included"];
+    report.table("The cost of a record by the number of users, one core", &columns, &rows);
+    report.plot("scale", &plot::lines("ns per record, by the power of ten of users", &[("apply", costs)]));
+}
+
+/// In a child process: records a second of all threads together, each with a partition of its own.
+pub fn measure_threads(threads: u64, records: u64) -> Vec<f64> {
+    const USERS: u64 = 25_000;
+    let one = move || {
+        let parameters = parameters(false);
+        let mut traffic = Traffic::new(USERS, Shape::Random);
+        let mut state = empty(&parameters);
+        run(&mut state, &mut traffic, records / 10);
+        count(records) / run(&mut state, &mut traffic, records).as_secs_f64()
+    };
+    let running: Vec<_> = (0..threads).map(|_| std::thread::spawn(one)).collect();
+    vec![running.into_iter().map(|thread| thread.join().expect("a rate")).sum()]
+}
+
+/// Two partitions on two cores against one on one.
+pub fn threads(arguments: &Arguments, report: &mut Report) {
+    let records = arguments.scaled("2000000", "2000");
+    let (mut one, mut two) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.rounds(5) {
+        one.push(in_child(&["threads", "1", records])[0]);
+        two.push(in_child(&["threads", "2", records])[0]);
+    }
+    let (one, two) = (median(&one), median(&two));
+    report.table(
+        "Records a second by threads, a partition each, without a log",
+        &["threads", "records/s", "of one"],
+        &[
+            vec!["1".to_owned(), whole(one), "1.00".to_owned()],
+            vec!["2".to_owned(), whole(two), format!("{:.2}", two / one)],
+        ],
     );
 }
 

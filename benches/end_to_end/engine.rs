@@ -5,6 +5,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use crate::gauges::Gauges;
 use crate::support::process::{GuardedChild, script, tail};
 use crate::support::wait::wait_until_or_show;
 use crate::support::{Service, TestConfig, shared_database, unique_name};
@@ -168,9 +169,6 @@ impl Running {
     /// Transactions that it has committed, where it says so.
     pub fn committed(&self) -> f64 {
         let Self::Tallyguard(service) = self else { return f64::NAN };
-        let (_, metrics) = service.http_get("/metrics");
-        let line =
-            metrics.lines().find_map(|line| line.strip_prefix("tallyguard_transactions_total{result=\"committed\"} "));
-        line.and_then(|value| value.parse().ok()).unwrap_or(0.0)
+        Gauges::look(service).map_or(0.0, |gauges| gauges.committed())
     }
 }

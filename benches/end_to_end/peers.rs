@@ -6,12 +6,12 @@
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::common::plot::{self, Bar};
 use crate::common::{Arguments, Report, count, median, percentile, whole};
 use crate::engine::Engine;
 use crate::floor::{self, Floor, Round};
 use crate::latency::{Stretch, one_stretch};
 use crate::live::Live;
-use crate::plot::{self, Bar};
 use crate::recovery::Restart;
 use crate::support::process::GuardedDir;
 use crate::support::{Broker, TestConfig};

@@ -4,8 +4,6 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tallyguard::clock;
 
 use crate::common::{Arguments, Report, count, median, resident_peak_bytes, whole};
@@ -14,7 +12,7 @@ use crate::floor::{self, Floor, Round, Stretch};
 use crate::live::transaction_text;
 use crate::support::process::GuardedDir;
 use crate::support::service::run_command_with;
-use crate::support::topics::{end_offsets, produce, read_all};
+use crate::support::topics::{CommittedWatch, end_offsets, produce, read_all};
 use crate::support::{Broker, ReadRecord, TestConfig, TestRecord};
 
 const PARTITIONS: i32 = 4;
@@ -137,12 +135,12 @@ pub fn catch_up(bootstrap: &str, input: &Input, engine: Engine) -> ServiceRound 
     config.create_output_topics(bootstrap);
     let mut running = engine.start(bootstrap, &config, dir.path());
     let process = running.process_id().to_string();
-    let watch = OffsetWatch::new(bootstrap, &config.group, source_topic, ends.len());
+    let watch = CommittedWatch::new(bootstrap, &config.group, source_topic);
     let total: i64 = ends.iter().map(|(_, end)| end).sum();
     let mut stretch = Stretch::new(count(total), process.clone());
     let deadline = Instant::now() + Duration::from_secs(600);
     let round = loop {
-        if let Some(round) = stretch.look(count(watch.committed())) {
+        if let Some(round) = stretch.look(count(watch.offsets().values().sum::<i64>())) {
             break round;
         }
         assert!(running.is_running() && Instant::now() < deadline, "it did not finish\n{}", running.log());
@@ -170,39 +168,4 @@ pub fn who_and_when(alert: &serde_json::Value) -> (String, i64) {
         chrono::DateTime::parse_from_rfc3339(text).expect("a time").timestamp_millis()
     });
     (alert["user_id"].as_str().expect("a user").to_owned(), start_ms)
-}
-
-/// Asks for a group's committed offsets, again and again, on one connection.
-struct OffsetWatch {
-    client: BaseConsumer,
-    topic: String,
-    partitions: usize,
-}
-
-impl OffsetWatch {
-    fn new(bootstrap: &str, group: &str, topic: &str, partitions: usize) -> Self {
-        // Uncommitted isolation asks for the last committed offset without waiting for an open transaction's.
-        let client = ClientConfig::new()
-            .set("bootstrap.servers", bootstrap)
-            .set("group.id", group)
-            .set("isolation.level", "read_uncommitted")
-            .create()
-            .expect("a consumer");
-        Self { client, topic: topic.to_owned(), partitions }
-    }
-
-    /// The sum over the partitions.
-    fn committed(&self) -> i64 {
-        let mut list = TopicPartitionList::new();
-        for partition in 0..i32::try_from(self.partitions).expect("partitions") {
-            list.add_partition(&self.topic, partition);
-        }
-        let Ok(list) = self.client.committed_offsets(list, Duration::from_secs(5)) else { return 0 };
-        let elements = list.elements();
-        let offsets = elements.iter().map(|element| match element.offset() {
-            Offset::Offset(offset) => offset,
-            _ => 0,
-        });
-        offsets.sum()
-    }
 }

@@ -19,4 +19,5 @@ pub mod swar;
 pub mod time;
 pub mod timestamp;
 pub mod user;
+mod usual;
 pub mod window;

@@ -8,6 +8,7 @@ use crate::domain::ids::Offset;
 use crate::domain::json::{Malformed, Member, Scanner, Text, Token};
 use crate::domain::time::EventTime;
 use crate::domain::timestamp::parse_rfc3339;
+use crate::domain::usual;
 
 /// A record of the source topic as the log hands it out; borrowed from the log's own buffers.
 #[derive(Debug, Clone, Copy)]
@@ -51,7 +52,7 @@ pub enum Field {
 impl Field {
     const COUNT: usize = 9;
     /// As they follow each other in the contract, and in most records.
-    const ALL: [Self; Self::COUNT] = [
+    pub(super) const ALL: [Self; Self::COUNT] = [
         Self::TransactionId,
         Self::OrderId,
         Self::UserId,
@@ -78,6 +79,41 @@ impl Field {
     /// Channel and status may be missing.
     fn required() -> &'static [Self] {
         &Self::ALL[..Self::Channel as usize]
+    }
+
+    /// A set of those that may not be missing, see [`Field::bit`].
+    pub(super) const REQUIRED_BITS: u16 = Self::Channel.bit() - 1;
+
+    pub(super) const fn bit(self) -> u16 {
+        1 << self as u16
+    }
+
+    /// The one behind it in most records.
+    #[inline]
+    pub(super) fn next(self) -> Option<Self> {
+        Self::ALL.get(self as usize + 1).copied()
+    }
+
+    #[inline]
+    pub(super) fn written(self) -> &'static str {
+        Self::WRITTEN[self as usize]
+    }
+
+    /// Whether `bytes` begin with it as most records write it.
+    #[inline]
+    pub(super) fn is_written_at(self, bytes: &[u8]) -> bool {
+        // Each compares with a text of a length that the compiler knows.
+        match self {
+            Self::TransactionId => bytes.starts_with(const { Self::WRITTEN[0].as_bytes() }),
+            Self::OrderId => bytes.starts_with(const { Self::WRITTEN[1].as_bytes() }),
+            Self::UserId => bytes.starts_with(const { Self::WRITTEN[2].as_bytes() }),
+            Self::MerchantId => bytes.starts_with(const { Self::WRITTEN[3].as_bytes() }),
+            Self::AmountMinor => bytes.starts_with(const { Self::WRITTEN[4].as_bytes() }),
+            Self::Currency => bytes.starts_with(const { Self::WRITTEN[5].as_bytes() }),
+            Self::EventTime => bytes.starts_with(const { Self::WRITTEN[6].as_bytes() }),
+            Self::Channel => bytes.starts_with(const { Self::WRITTEN[7].as_bytes() }),
+            Self::Status => bytes.starts_with(const { Self::WRITTEN[8].as_bytes() }),
+        }
     }
 
     #[must_use]
@@ -146,7 +182,9 @@ impl fmt::Display for Rejection {
 const ID_RULE: &str = "a string of 1 to 128 bytes without control characters";
 const LABEL_RULE: &str = "a string of at most 64 bytes without control characters, or null";
 const AMOUNT_RULE: &str = "an integer from 0 to 10^15, written as such";
-const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
+pub(super) const ID_BYTES_MAX: usize = 128;
+pub(super) const LABEL_BYTES_MAX: usize = 64;
+pub(super) const AMOUNT_MAX: i64 = 1_000_000_000_000_000;
 const CURRENCY_RULE: &str = "three letters A-Z";
 const TIME_RULE: &str = "an RFC 3339 time with offset or an integer of epoch milliseconds, from 2000 to 2099";
 
@@ -157,16 +195,25 @@ const TIME_RULE: &str = "an RFC 3339 time with offset or an integer of epoch mil
 pub fn validate<'a>(record: &SourceRecord<'a>, max_future_skew: Millis) -> Result<Transaction<'a>, Rejection> {
     let value = record.value.ok_or(Rejection::NullValue)?;
     let text = simdutf8::basic::from_utf8(value).map_err(|_| Rejection::InvalidUtf8)?;
-    let fields = Fields::read(text)?;
-    if let Some(&field) = Field::required().iter().find(|&&field| matches!(fields.get(field), Value::Absent)) {
-        return Err(Rejection::MissingField(field));
-    }
-    let transaction = fields.into_transaction()?;
+    let transaction = match usual::read(text) {
+        Some(transaction) => transaction,
+        None => read_with_care(text)?,
+    };
     match record.timestamp_ms {
         Some(timestamp) if transaction.event_time.0 > timestamp.saturating_add(max_future_skew.0) => {
             Err(Rejection::EventTimeInFuture)
         }
         _ => Ok(transaction),
+    }
+}
+
+/// Reads whatever the contract allows, and finds the reason when it does not.
+#[inline(never)]
+pub(super) fn read_with_care(text: &str) -> Result<Transaction<'_>, Rejection> {
+    let fields = Fields::read(text)?;
+    match Field::required().iter().find(|&&field| matches!(fields.get(field), Value::Absent)) {
+        Some(&field) => Err(Rejection::MissingField(field)),
+        None => fields.into_transaction(),
     }
 }
 
@@ -237,7 +284,7 @@ impl<'a> Fields<'a> {
 
     fn id(&self, field: Field) -> Result<Cow<'a, str>, Rejection> {
         match self.get(field) {
-            Value::Text(text) => clean(text).filter(|text| (1..=128).contains(&text.len())),
+            Value::Text(text) => clean(text).filter(|text| (1..=ID_BYTES_MAX).contains(&text.len())),
             _ => None,
         }
         .ok_or(Rejection::InvalidField(field, ID_RULE))
@@ -246,7 +293,7 @@ impl<'a> Fields<'a> {
     fn label(&self, field: Field) -> Result<Option<Cow<'a, str>>, Rejection> {
         match self.get(field) {
             Value::Absent | Value::Null => return Ok(None),
-            Value::Text(text) => clean(text).filter(|text| text.len() <= 64),
+            Value::Text(text) => clean(text).filter(|text| text.len() <= LABEL_BYTES_MAX),
             _ => None,
         }
         .map(Some)
@@ -306,7 +353,10 @@ mod tests {
     fn each_field_has_its_own_place_and_name() {
         for (at, field) in Field::ALL.into_iter().enumerate() {
             assert_eq!((field as usize, Field::named(field.name())), (at, Some(field)));
-            assert_eq!(Field::WRITTEN[at], format!("\"{}\":", field.name()));
+            assert_eq!(field.written(), format!("\"{}\":", field.name()));
+            let found: Vec<_> = Field::ALL.iter().filter(|it| it.is_written_at(field.written().as_bytes())).collect();
+            assert_eq!(found, [&field]);
+            assert_eq!(Field::REQUIRED_BITS & field.bit() != 0, Field::required().contains(&field));
         }
         assert_eq!(Field::required().last(), Some(&Field::EventTime));
     }

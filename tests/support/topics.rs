@@ -2,6 +2,7 @@
 //!
 //! Every call makes a client of its own, so nothing leaks from one test into another; every failure panics.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -246,6 +247,8 @@ pub fn committed_offsets(bootstrap: &str, group: &str, topic: &str) -> Vec<(i32,
 pub struct CommittedWatch {
     client: BaseConsumer,
     topic: String,
+    /// Asked once; a topic that gets more partitions needs a new watch.
+    partitions: OnceCell<Vec<i32>>,
 }
 
 impl CommittedWatch {
@@ -257,17 +260,14 @@ impl CommittedWatch {
             .set("isolation.level", "read_uncommitted")
             .create()
             .expect("a consumer");
-        Self { client, topic: topic.to_owned() }
+        Self { client, topic: topic.to_owned(), partitions: OnceCell::new() }
     }
 
     /// The committed offsets; empty when the broker does not answer.
     pub fn offsets(&self) -> BTreeMap<i32, i64> {
-        let Ok(metadata) = self.client.fetch_metadata(Some(&self.topic), Duration::from_secs(2)) else {
-            return BTreeMap::new();
-        };
         let mut asked = TopicPartitionList::new();
-        for partition in metadata.topics().iter().flat_map(|topic| topic.partitions()) {
-            asked.add_partition(&self.topic, partition.id());
+        for &partition in self.partitions() {
+            asked.add_partition(&self.topic, partition);
         }
         let Ok(found) = self.client.committed_offsets(asked, Duration::from_secs(2)) else { return BTreeMap::new() };
         let elements = found.elements();
@@ -276,6 +276,15 @@ impl CommittedWatch {
             _ => None,
         });
         known.collect()
+    }
+
+    fn partitions(&self) -> &[i32] {
+        if let Some(partitions) = self.partitions.get() {
+            return partitions;
+        }
+        let Ok(metadata) = self.client.fetch_metadata(Some(&self.topic), Duration::from_secs(2)) else { return &[] };
+        let found = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id());
+        self.partitions.get_or_init(|| found.collect())
     }
 }
 

@@ -26,6 +26,8 @@ use crate::log::{Doorbell, RecordBatch};
 
 mod commit;
 mod describe;
+#[cfg(test)]
+mod tests;
 
 pub use commit::OffsetCommits;
 pub use describe::{GroupMembers, topic_id};
