@@ -39,7 +39,7 @@ impl Input {
         let dir = GuardedDir::new("tallyguard-throughput-");
         let config = TestConfig::new(&bootstrap, dir.path());
         config.create_topics(&bootstrap, PARTITIONS);
-        let events = arguments.scaled(3_000_000_u64, 20_000);
+        let events = arguments.scaled(6_000_000_u64, 20_000);
         generate(&config, dir.path(), events, arguments.scaled(100_000, 500));
         close_windows(&bootstrap, &config.source_topic);
         let ends = end_offsets(&bootstrap, &config.source_topic);

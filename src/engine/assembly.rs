@@ -36,6 +36,9 @@ const REPORTS_MAX: usize = 65_536;
 const SETTLE_MS: u64 = 5;
 /// Without a transaction there are no markers; the pause only gathers what comes together.
 const SETTLE_WITHOUT_MARKERS_MS: u64 = 1;
+/// The pause while the log is this many records ahead: a tenth of a second of work. Measured: docs/PERFORMANCE.md.
+const CATCH_UP_PAUSE_MS: u64 = 40;
+const CATCHING_UP_FROM: i64 = 100_000;
 const OUTPUTS_PER_COMMIT_MAX: usize = 5_000;
 /// Group offsets expire after seven days without a commit; and a recovery looks for outputs since the last commit of each
 /// partition, idle ones included.
@@ -199,6 +202,8 @@ fn cycle_settings(settings: &Settings) -> CycleSettings {
             Mode::ExactlyOnce => SETTLE_MS,
             Mode::AtLeastOnce | Mode::AtMostOnce => SETTLE_WITHOUT_MARKERS_MS,
         },
+        catch_up_pause_ms: CATCH_UP_PAUSE_MS,
+        catching_up_from: CATCHING_UP_FROM,
         outputs_per_commit_max: OUTPUTS_PER_COMMIT_MAX,
         recommit_ms: RECOMMIT_MS,
     }

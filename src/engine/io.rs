@@ -35,7 +35,7 @@ use crate::state::SnapshotEvent;
 use crate::stats::StatsEvent;
 
 /// Batches of one partition that may be under way, and records in one of them.
-const CREDIT_BATCHES: usize = 12;
+const CREDIT_BATCHES: usize = 8;
 const BATCH_RECORDS_MAX: usize = 2_048;
 /// Outputs that may wait for their commit before the source is read on.
 const PENDING_OUTPUTS_MAX: usize = 100_000;
@@ -350,13 +350,16 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
     }
 
     fn note_lags(&mut self) {
+        let mut behind = 0;
         for (&partition, owned) in &self.owned {
             if let Owned::Running(running) = owned {
                 // The end is heard of with each fetch; what was taken in since may already be beyond it.
                 let end = self.log.end_offset(partition).map(|end| end.max(running.next));
+                behind += end.map_or(0, |end| end.0 - running.next.0);
                 self.wiring.monitor.positions(partition, end, self.cycle.committed(partition));
             }
         }
+        self.cycle.note_lag(behind);
         self.wiring.monitor.statistics_under_way(self.wiring.statistics.rows_waiting());
         if self.cycle.is_settled() && !self.cycle.in_doubt() {
             self.wiring.monitor.commits_settled();

@@ -177,6 +177,8 @@ impl Process {
             mode: DeliveryMode::ExactlyOnce,
             max_commit_interval_ms: 100,
             settle_ms: 5,
+            catch_up_pause_ms: 40,
+            catching_up_from: 20,
             outputs_per_commit_max: 20,
             recommit_ms: 30_000,
         });

@@ -332,22 +332,25 @@ impl Log for KafkaLog {
     }
 
     fn read(&mut self, partition: PartitionId, max: usize) -> Read<MessageBatch> {
+        if let Some(error) = self.failed.remove(&partition) {
+            return Read::Failed(error);
+        }
+        let end = self.end_offset(partition);
         let (Some(queue), Some(expected)) = (self.queues.get_mut(&partition), self.reading.get_mut(&partition)) else {
             return Read::Nothing;
         };
-        let mut taken = queue.take(max);
+        let is_behind = end.is_some_and(|end| end.0 - expected.0 > i64::try_from(max).unwrap_or(i64::MAX));
+        let mut taken = queue.take(max, is_behind);
         taken.batch.drop_before(*expected);
         if let Some(last) = last_offset(&taken.batch) {
             *expected = last.next();
         }
-        // It comes once, behind the last records that there are, and nothing is fetched after it.
+        // It comes behind the last records that may be taken; they are handed on first.
         if let Some(error) = taken.error {
+            if last_offset(&taken.batch).is_none() {
+                return Read::Failed(error);
+            }
             self.failed.insert(partition, error);
-        }
-        if last_offset(&taken.batch).is_none()
-            && let Some(error) = self.failed.remove(&partition)
-        {
-            return Read::Failed(error);
         }
         let end = taken.end.filter(|end| *end >= *expected);
         if let Some(end) = end {

@@ -70,8 +70,9 @@ impl KafkaSettings {
         // The default of one second throttles a fast consumer to a quarter of a million records a second.
         default(&mut config, "fetch.queue.backoff.ms", "5");
         default(&mut config, "fetch.wait.max.ms", "100");
-        default(&mut config, "queued.max.messages.kbytes", "65536");
-        default(&mut config, "fetch.message.max.bytes", "2097152");
+        default(&mut config, "queued.max.messages.kbytes", "8192");
+        default(&mut config, "queued.min.messages", "20000");
+        default(&mut config, "fetch.message.max.bytes", "1048576");
         config
     }
 

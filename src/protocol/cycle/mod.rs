@@ -35,6 +35,9 @@ pub struct CycleSettings {
     /// Pause after a commit before the next transaction touches the coordinator. While the markers of the previous one
     /// are being written the broker answers CONCURRENT_TRANSACTIONS, and the client then waits 20 ms.
     pub settle_ms: u64,
+    /// The same pause while at least `catching_up_from` records of the log are not taken in yet.
+    pub catch_up_pause_ms: u64,
+    pub catching_up_from: i64,
     /// Outputs of one partition in one transaction.
     pub outputs_per_commit_max: usize,
     /// An idle partition's offset is committed again after this time, so that the group does not forget it.
@@ -73,6 +76,7 @@ pub struct CommitCycle {
     /// Transactions in a row that were settled as not committed.
     in_vain: u32,
     replaced: bool,
+    is_catching_up: bool,
 }
 
 const BACK_OFF_MAX_MS: u64 = 2_000;
@@ -95,6 +99,7 @@ impl CommitCycle {
             failures: 0,
             in_vain: 0,
             replaced: false,
+            is_catching_up: false,
         }
     }
 
@@ -165,6 +170,12 @@ impl CommitCycle {
     /// Commits what there is without waiting for the interval: before a partition is handed over, and at the end.
     pub fn commit_at_once(&mut self) {
         self.commit_at_once = true;
+    }
+
+    /// So many records of the log are not taken in yet. When they are many, outputs are committed less often: they are
+    /// late whatever is done, and commits cost the broker what it needs to be read from.
+    pub fn note_lag(&mut self, records: i64) {
+        self.is_catching_up = records >= self.settings.catching_up_from;
     }
 
     /// Nothing is under way and nothing waits to be committed.
@@ -245,10 +256,14 @@ impl CommitCycle {
         if queued.peek().is_some() && since_commit >= self.settings.max_commit_interval_ms {
             return true;
         }
-        if since_commit >= self.settings.settle_ms && queued.any(|effects| !effects.outputs.is_empty()) {
+        if since_commit >= self.pause_before_outputs() && queued.any(|effects| !effects.outputs.is_empty()) {
             return true;
         }
         self.ledgers.values().any(|ledger| now.saturating_sub(ledger.committed_tick) >= self.settings.recommit_ms)
+    }
+
+    fn pause_before_outputs(&self) -> MonotonicMs {
+        if self.is_catching_up { self.settings.catch_up_pause_ms } else { self.settings.settle_ms }
     }
 
     /// How long there is nothing to do, if nothing else comes; `None` when only something else can change that.
@@ -260,7 +275,7 @@ impl CommitCycle {
         let mut queued = self.ledgers.values().filter_map(|ledger| ledger.queue.front()).peekable();
         queued.peek()?;
         let has_outputs = queued.any(|effects| !effects.outputs.is_empty());
-        let pause = if has_outputs { self.settings.settle_ms } else { self.settings.max_commit_interval_ms };
+        let pause = if has_outputs { self.pause_before_outputs() } else { self.settings.max_commit_interval_ms };
         Some((self.last_commit + pause).max(self.not_before).saturating_sub(now))
     }
 

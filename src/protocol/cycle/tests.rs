@@ -27,6 +27,8 @@ const SETTINGS: CycleSettings = CycleSettings {
     mode: DeliveryMode::ExactlyOnce,
     max_commit_interval_ms: 100,
     settle_ms: 10,
+    catch_up_pause_ms: 40,
+    catching_up_from: 1_000,
     outputs_per_commit_max: 4,
     recommit_ms: 60_000,
 };
@@ -229,6 +231,21 @@ fn outputs_wait_for_the_markers_and_mere_offsets_for_the_interval() {
     assert_eq!(bench.step(), None, "nobody waits for an offset");
     bench.now += 1;
     assert_eq!(bench.next_transaction(), (vec![], vec![(P, 103)]));
+}
+
+#[test]
+fn outputs_are_committed_less_often_while_the_log_is_far_ahead() {
+    let mut bench = Bench::ready();
+    bench.cycle.effects(P, effects(P, 101, &[100]));
+    bench.until_commit();
+    bench.report(Outcome::Done);
+    bench.cycle.note_lag(SETTINGS.catching_up_from);
+    bench.cycle.effects(P, effects(P, 102, &[101]));
+    bench.now += SETTINGS.catch_up_pause_ms - 1;
+    assert_eq!(bench.step(), None);
+    assert_eq!(bench.cycle.due_in(bench.now), Some(1));
+    bench.cycle.note_lag(SETTINGS.catching_up_from - 1);
+    assert_eq!(bench.next_transaction(), (vec![101], vec![(P, 102)]), "it has caught up");
 }
 
 #[test]
