@@ -6,7 +6,7 @@ use crate::common::{Arguments, Report, count, resident_peak_bytes, whole};
 use crate::gauges::Gauges;
 use crate::support::process::GuardedDir;
 use crate::support::service::run_command_with;
-use crate::support::topics::end_offsets;
+use crate::support::topics::{CommittedWatch, end_offsets};
 use crate::support::wait::wait_until_or_show;
 use crate::support::{Broker, Database, Service, TestConfig};
 
@@ -38,7 +38,9 @@ fn one_outage(broker: &Broker, arguments: &Arguments, rate: u64) -> Vec<String> 
     generate(&config, &dir, events, rate);
     let total: i64 = end_offsets(&bootstrap, &config.source_topic).iter().map(|(_, end)| end).sum();
     let look = |service: &Service| Gauges::look(service).expect("the service answers");
-    wait_until_or_show(TIMEOUT, "everything is taken in", || service.log(), || look(&service).lag() < 1.0);
+    let watch = CommittedWatch::new(&bootstrap, &config.group, &config.source_topic);
+    let is_taken_in = || watch.offsets().values().sum::<i64>() == total;
+    wait_until_or_show(TIMEOUT, "everything is taken in", || service.log(), is_taken_in);
     let waiting = look(&service).pending_rows();
     database.start_again();
     let began = Instant::now();

@@ -43,9 +43,11 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             }
             (Report::Acknowledged(effects), _) => self.cycle.effects(partition, effects),
             (Report::Flush { flush, pending_statistics }, _) => {
-                self.wiring.monitor.statistics_pending(partition, pending_statistics);
                 let committed = self.cycle.committed(partition).map(|progress| progress.next.offset);
                 self.wiring.statistics.taken(partition, flush, committed);
+                // Both at once: rows that only change hands never look as if they had arrived.
+                self.wiring.monitor.statistics_under_way(self.wiring.statistics.rows_waiting());
+                self.wiring.monitor.statistics_pending(partition, pending_statistics);
             }
             (Report::Snapshot { delta, through, whole }, _) => {
                 self.wiring.snapshots.taken(partition, delta, through, whole);

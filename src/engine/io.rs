@@ -35,7 +35,7 @@ use crate::state::SnapshotEvent;
 use crate::stats::StatsEvent;
 
 /// Batches of one partition that may be under way, and records in one of them.
-const CREDIT_BATCHES: usize = 8;
+const CREDIT_BATCHES: usize = 10;
 const BATCH_RECORDS_MAX: usize = 2_048;
 /// Outputs that may wait for their commit before the source is read on.
 const PENDING_OUTPUTS_MAX: usize = 100_000;
