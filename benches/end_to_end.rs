@@ -1,7 +1,7 @@
 //! The whole service on this machine: throughput, alert latency and recovery against a real broker, and the embedded log.
 //!
 //! `cargo bench --bench end_to_end [-- --quick] [--only throughput|latency|recovery|modes|embedded|posted
-//! |pressure|outage|peers|soak] [--rounds N] [--rate R] [--minutes M] [--out DIR]`. What is compared takes turns within the same run. The broker and the load share
+//! |pressure|outage|peers|peers-throughput|peers-latency|peers-recovery|soak] [--rounds N] [--rate R] [--minutes M] [--engine TEXT] [--out DIR]`. What is compared takes turns within the same run. The broker and the load share
 //! the machine with the service, so the figures are those of a machine that does everything at once.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a benchmark measures with the real clock")]
@@ -64,7 +64,7 @@ fn main() {
     if arguments.wants("posted") {
         posted::measure(&arguments, &mut report);
     }
-    if WITH_BROKER.iter().any(|part| arguments.wants(part)) {
+    if peers::is_named(&arguments) || WITH_BROKER.iter().any(|part| arguments.wants(part)) {
         with_broker(&arguments, &mut report);
     }
     report.write(&arguments);
@@ -91,7 +91,7 @@ fn with_broker(arguments: &Arguments, report: &mut Report) {
         outage::measure(&broker, arguments, report);
     }
     // The peers need a build of their own, and minutes to come up: a quick run has them only when it is asked to.
-    if arguments.names("peers") || (arguments.wants("peers") && !arguments.quick) {
+    if peers::is_named(arguments) || (arguments.wants("peers") && !arguments.quick) {
         peers::measure(&broker, arguments, report);
     }
     // An hour: only when it is asked for.

@@ -5,8 +5,9 @@
 #   scripts/install.sh kafka     Java, Maven and the jars of a real Kafka broker
 #   scripts/install.sh mariadb   the MariaDB server program (no system service is used or started)
 #   scripts/install.sh peers     the programs that the benchmark compares with, built with Maven
-#   scripts/install.sh bench     what the benchmarks need: build, kafka, mariadb, peers, and valgrind to count instructions
 #   scripts/install.sh chromium  the browser that the tests look at the dashboard with
+#   scripts/install.sh valgrind  what watches the memory of the tests with `unsafe`, and counts the benchmarks' instructions
+#   scripts/install.sh bench     what the benchmarks need: build, kafka, mariadb, peers, valgrind
 #   scripts/install.sh all       what the tests need: all of them but the peers
 #
 # Needs: Debian or Ubuntu for what has to be installed (root or sudo); on another system it only checks, and names what
@@ -161,6 +162,11 @@ install_mariadb() {
 
 # Whatever has the name already is used: the tests need its debugging pipe and nothing else of it. A page without any font
 # has no text to look at.
+install_valgrind() {
+  has valgrind || apt_install valgrind
+  say "valgrind: present"
+}
+
 install_chromium() {
   local name program=
   for name in chromium chromium-browser google-chrome; do
@@ -206,6 +212,7 @@ case "${1:-all}" in
     ;;
   mariadb) install_mariadb ;;
   chromium) install_chromium ;;
+  valgrind) install_valgrind ;;
   bench)
     install_build_packages
     check_rust
@@ -213,7 +220,7 @@ case "${1:-all}" in
     install_kafka_jars
     install_mariadb
     install_peers
-    has valgrind || apt_install valgrind
+    install_valgrind
     ;;
   peers)
     install_java
@@ -226,9 +233,10 @@ case "${1:-all}" in
     install_kafka_jars
     install_mariadb
     install_chromium
+    install_valgrind
     ;;
   *)
-    printf 'usage: %s [build|kafka|mariadb|chromium|peers|bench|all]\n' "$0" >&2
+    printf 'usage: %s [build|kafka|mariadb|chromium|valgrind|peers|bench|all]\n' "$0" >&2
     exit 2
     ;;
 esac

@@ -12,13 +12,15 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// `--quick`, `--only NAME`, `--rounds N`, `--rate R`, `--minutes M`, `--out DIR`; whatever cargo adds (`--bench`) is ignored.
+/// `--quick`, `--only NAME`, `--rounds N`, `--rate R`, `--minutes M`, `--engine TEXT`, `--out DIR`; whatever cargo adds (`--bench`) is ignored.
 pub struct Arguments {
     pub quick: bool,
     /// One rate of live load instead of the usual ones.
     pub rate: Option<u64>,
     /// Another length for what takes long.
     pub minutes: Option<u64>,
+    /// Of the engines that are compared, only ours and those whose title holds this.
+    pub engine: Option<String>,
     rounds: Option<usize>,
     only: Vec<String>,
     out: PathBuf,
@@ -30,6 +32,7 @@ impl Arguments {
             quick: false,
             rate: None,
             minutes: None,
+            engine: None,
             rounds: None,
             only: Vec::new(),
             out: Path::new(env!("CARGO_TARGET_TMPDIR")).join("benchmarks"),
@@ -42,12 +45,13 @@ impl Arguments {
                 "--rounds" => parsed.rounds = Some(number(arguments.next())),
                 "--rate" => parsed.rate = Some(number(arguments.next())),
                 "--minutes" => parsed.minutes = Some(number(arguments.next())),
+                "--engine" => parsed.engine = Some(arguments.next().expect("--engine TEXT")),
                 "--out" => parsed.out = arguments.next().expect("--out DIR").into(),
                 "--bench" | "--test" => {}
                 other => {
                     panic!(
                         "unknown argument {other}; known are --quick, --only NAME, --rounds N, --rate R, --minutes M, \
-                         --out DIR"
+                         --engine TEXT, --out DIR"
                     )
                 }
             }

@@ -42,7 +42,7 @@ pub fn measure(arguments: &Arguments, report: &mut Report) {
     }
     let reference = median(&reading.iter().map(|(round, _)| round.records_per_second).collect::<Vec<_>>());
     report.table(
-        "Embedded log, 4 partitions, worked off in steady state (from 10 % to the last commit)",
+        "Embedded log, 4 partitions, worked off in steady state (from 30 to 90 % of the records)",
         &["what", "records/s", "of the floor", "slowest and fastest round", "CPU µs per record", "peak memory, MiB"],
         &[
             row("read only (floor)", &reading, reference),

@@ -99,9 +99,11 @@ impl Live {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The alerts since the last call, which are forgotten.
-    pub fn take_seen(&self) -> Vec<Seen> {
-        std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Of the alerts since the last call, which are forgotten: from when the producer made the record that completed one
+    /// until it was read under `read_committed`, milliseconds.
+    pub fn take_latencies(&self) -> Vec<f64> {
+        let seen = std::mem::take(&mut *self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+        seen.iter().map(|alert| alert.seen_ms - alert.event_ms).collect()
     }
 
     /// Records sent so far.

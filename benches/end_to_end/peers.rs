@@ -56,9 +56,13 @@ struct Measured<T> {
 }
 
 /// Every engine in turn, so many times.
-fn in_turns<T>(engines: &[Engine], rounds: usize, mut one: impl FnMut(Engine) -> T) -> Vec<Measured<T>> {
-    let mut measured: Vec<_> = engines.iter().map(|&engine| Measured { engine, rounds: Vec::new() }).collect();
-    for _ in 0..rounds {
+fn in_turns<T>(engines: &[Engine], arguments: &Arguments, mut one: impl FnMut(Engine) -> T) -> Vec<Measured<T>> {
+    let wanted = |engine: &Engine| {
+        !engine.is_peer() || arguments.engine.as_ref().is_none_or(|text| engine.title().contains(text.as_str()))
+    };
+    let engines = engines.iter().copied().filter(wanted);
+    let mut measured: Vec<_> = engines.map(|engine| Measured { engine, rounds: Vec::new() }).collect();
+    for _ in 0..arguments.rounds(3) {
         for measured in &mut measured {
             eprintln!("… {}", measured.engine.title());
             measured.rounds.push(one(measured.engine));
@@ -67,10 +71,23 @@ fn in_turns<T>(engines: &[Engine], rounds: usize, mut one: impl FnMut(Engine) ->
     measured
 }
 
+type Part = fn(&Broker, &Arguments, &mut Report);
+const PARTS: [(&str, Part); 3] =
+    [("peers-throughput", throughput), ("peers-latency", latency), ("peers-recovery", recovery)];
+
+/// Whether any of it was asked for by name.
+pub fn is_named(arguments: &Arguments) -> bool {
+    arguments.names("peers") || PARTS.iter().any(|(name, _)| arguments.names(name))
+}
+
+/// All parts, or those that were named.
 pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
-    throughput(broker, arguments, report);
-    latency(broker, arguments, report);
-    recovery(broker, arguments, report);
+    let names_part = PARTS.iter().any(|(name, _)| arguments.names(name));
+    for (name, part) in PARTS {
+        if !names_part || arguments.names(name) {
+            part(broker, arguments, report);
+        }
+    }
 }
 
 fn throughput(broker: &Broker, arguments: &Arguments, report: &mut Report) {
@@ -80,7 +97,7 @@ fn throughput(broker: &Broker, arguments: &Arguments, report: &mut Report) {
         ("consume (floor)", Floor::Consume, Vec::new()),
         ("consume and parse on two threads (floor)", Floor::ValidateBeside, Vec::new()),
     ];
-    let measured = in_turns(&THROUGHPUT, arguments.rounds(3), |engine| {
+    let measured = in_turns(&THROUGHPUT, arguments, |engine| {
         // The floors take their turn with Tallyguard, once a round.
         if engine == Engine::EXACTLY_ONCE {
             for (_, floor, rounds) in &mut floors {
@@ -95,7 +112,7 @@ fn throughput(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     lines.extend(measured.iter().map(|it| Line::of(&it.engine.title(), &it.rounds)));
     let ours = lines[floors.len()].clone();
     report.table(
-        "Side by side: throughput, 4 partitions, exactly-once (steady state, from 10 % on)",
+        "Side by side: throughput, 4 partitions, exactly-once (steady state, from 30 to 90 % of the records)",
         &[
             "what",
             "records/s",
@@ -153,7 +170,7 @@ impl Line {
 
 fn latency(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let rate = arguments.rate.unwrap_or(arguments.scaled(RATE, 500));
-    let measured = in_turns(&LATENCY, arguments.rounds(3), |engine| one_stretch(broker, rate, engine, arguments));
+    let measured = in_turns(&LATENCY, arguments, |engine| one_stretch(broker, rate, engine, arguments));
     let all = |rounds: &[Stretch]| rounds.iter().flat_map(|it| &it.total).copied().collect::<Vec<f64>>();
     let rows = measured.iter().map(|it| {
         let total = all(&it.rounds);
@@ -176,7 +193,7 @@ fn latency(broker: &Broker, arguments: &Arguments, report: &mut Report) {
 }
 
 fn recovery(broker: &Broker, arguments: &Arguments, report: &mut Report) {
-    let measured = in_turns(&RECOVERY, arguments.rounds(3), |engine| one_recovery(broker, engine, arguments));
+    let measured = in_turns(&RECOVERY, arguments, |engine| one_recovery(broker, engine, arguments));
     let rows = measured.iter().map(|it| {
         let slowest = percentile(&it.rounds, 100.0);
         vec![

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Arguments, Report, forget_resident_peak, percentile, resident_peak_bytes, whole};
 use crate::gauges::Gauges;
-use crate::live::{Live, Load, Seen};
+use crate::live::{Live, Load};
 use crate::support::process::GuardedDir;
 use crate::support::{Broker, Database, Service, TestConfig};
 
@@ -54,12 +54,11 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     for (trouble, name) in PHASES {
         eprintln!("… {name}");
         forget_resident_peak(service.process_id());
-        drop(live.take_seen());
+        drop(live.take_latencies());
         begin(trouble, &database, &load, usual);
         let (lag, pending) = watch(trouble, &service, broker, time);
         end(trouble, &database, &load, usual);
-        let seen = live.take_seen();
-        let latencies: Vec<f64> = seen.iter().map(|Seen { seen_ms, event_ms, .. }| seen_ms - event_ms).collect();
+        let latencies = live.take_latencies();
         let mut row = vec![name.to_owned(), latencies.len().to_string()];
         row.extend([50.0, 99.0, 100.0].map(|percent| format!("{:.0}", percentile(&latencies, percent))));
         let peak = resident_peak_bytes(&service.process_id().to_string()) / 1_048_576;

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use crate::common::{Arguments, Report, count, cpu_seconds, percentile, plot, resident_bytes, whole};
 use crate::gauges::Gauges;
-use crate::live::{Live, Load, Seen};
+use crate::live::{Live, Load};
 use crate::support::process::GuardedDir;
 use crate::support::topics::create_topic;
 use crate::support::{Broker, Service, TestConfig};
 
 const SHARE_OF_PEAK: f64 = 0.7;
+/// The load at which latency has a target of its own.
+const SHARE_OF_LATENCY: f64 = 0.5;
 const MINUTES: u64 = 60;
 /// Lines of the table.
 const SAMPLES: u32 = 12;
@@ -59,15 +61,23 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let (sent, began) = (live.sent(), Instant::now());
     keep_up(&service, &rate, arguments.scaled(Duration::from_secs(60), Duration::from_secs(2)));
     let peak = count(live.sent() - sent) / began.elapsed().as_secs_f64();
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "records per second")]
-    rate.store((peak * SHARE_OF_PEAK) as u64, Ordering::SeqCst);
     report.say(&format!(
-        "Soak: {} users; peak {} records/s with producer and broker beside it, {} of it from now on.",
+        "{} users; peak {} records/s, with producer and broker beside it.",
         whole(count(others)),
-        whole(peak),
-        whole(peak * SHARE_OF_PEAK)
+        whole(peak)
     ));
-    sleep(arguments.scaled(Duration::from_secs(120), Duration::from_secs(2)));
+    let settle = arguments.scaled(Duration::from_secs(60), Duration::from_secs(2));
+    set_share(&rate, peak, SHARE_OF_LATENCY);
+    sleep(settle);
+    drop(live.take_latencies());
+    sleep(settle);
+    let latencies = live.take_latencies();
+    let [p50, p99, max] = [50.0, 99.0, 100.0].map(|percent| percentile(&latencies, percent));
+    report
+        .say(&format!("At {SHARE_OF_LATENCY} of the peak: alert latency p50 {p50:.0}, p99 {p99:.0}, max {max:.0} ms."));
+    set_share(&rate, peak, SHARE_OF_PEAK);
+    report.say(&format!("From now on {SHARE_OF_PEAK} of the peak."));
+    sleep(settle * 2);
     let whole_run = arguments
         .minutes
         .map_or(arguments.scaled(Duration::from_secs(MINUTES * 60), Duration::from_secs(6)), |minutes| {
@@ -78,6 +88,11 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     service.sigterm();
     assert_eq!(service.wait_exit(Duration::from_secs(60)), Some(0), "{}", service.log());
     tell(&samples, report);
+}
+
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "records per second")]
+fn set_share(rate: &AtomicU64, peak: f64, share: f64) {
+    rate.store((peak * share) as u64, Ordering::SeqCst);
 }
 
 /// Lets records on as long as the service is not too far behind.
@@ -96,7 +111,7 @@ fn watch(service: &Service, live: &Live, time: Duration, [state, log]: [&Path; 2
     let mut samples = Vec::new();
     let gauges = Gauges::look(service).expect("the service answers");
     let (mut at, mut sent, mut cpu, mut committed) = (began, live.sent(), cpu_seconds(&process), gauges.committed());
-    drop(live.take_seen());
+    drop(live.take_latencies());
     for turn in 1..=SAMPLES {
         sleep((began + time / SAMPLES * turn).saturating_duration_since(Instant::now()));
         let gauges = Gauges::look(service).expect("the service answers");
@@ -107,7 +122,7 @@ fn watch(service: &Service, live: &Live, time: Duration, [state, log]: [&Path; 2
             minutes: (now - began).as_secs_f64() / 60.0,
             rate: count(live.sent() - sent) / seconds,
             lag: gauges.lag(),
-            latencies: live.take_seen().iter().map(|Seen { seen_ms, event_ms, .. }| seen_ms - event_ms).collect(),
+            latencies: live.take_latencies(),
             cores: (cpu_seconds(&process) - cpu) / seconds,
             commits: (gauges.committed() - committed) / seconds,
             resident_mib: mib(resident_bytes(&process)),
