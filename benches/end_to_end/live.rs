@@ -14,7 +14,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::Message;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use tallyguard::clock;
@@ -127,7 +127,8 @@ pub fn wall_ms() -> f64 {
 
 /// The producer thread.
 struct Sending {
-    producer: BaseProducer,
+    /// Answers are taken by a thread of its own: one look for each turn would not keep up, and the queue would fill.
+    producer: ThreadedProducer<DefaultProducerContext>,
     topic: String,
     load: Load,
     dice: Dice,
@@ -171,7 +172,6 @@ impl Sending {
                 due -= 1.0;
             }
             sent.store(self.sent, Ordering::SeqCst);
-            self.producer.poll(Duration::ZERO);
             if !has_room {
                 sleep(TICK);
             }
@@ -181,11 +181,8 @@ impl Sending {
 
     /// False when there is no room for a record.
     fn send(&mut self, rate: u64, event_ms: i64) -> bool {
-        if self.load.others > 0 && self.sent.is_multiple_of(1_000) {
-            self.producer.poll(Duration::ZERO);
-            if self.producer.in_flight_count() > UNDER_WAY {
-                return false;
-            }
+        if self.sent.is_multiple_of(1_000) && self.producer.in_flight_count() > UNDER_WAY {
+            return false;
         }
         let is_breaking = self.load.others == 0 || self.sent.is_multiple_of((rate / BREAKING_RATE).max(1));
         self.make(is_breaking, event_ms);

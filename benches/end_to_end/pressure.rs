@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use crate::common::{Arguments, Report, forget_resident_peak, percentile, resident_peak_bytes, whole};
+use crate::common::{Arguments, Report, count, forget_resident_peak, percentile, resident_peak_bytes, whole};
 use crate::gauges::Gauges;
 use crate::live::{Live, Load};
 use crate::support::process::GuardedDir;
@@ -55,11 +55,13 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
         eprintln!("… {name}");
         forget_resident_peak(service.process_id());
         drop(live.take_latencies());
+        let (sent, began) = (live.sent(), Instant::now());
         begin(trouble, &database, &load, usual);
         let (lag, pending) = watch(trouble, &service, broker, time);
         end(trouble, &database, &load, usual);
         let latencies = live.take_latencies();
-        let mut row = vec![name.to_owned(), latencies.len().to_string()];
+        let rate = count(live.sent() - sent) / began.elapsed().as_secs_f64();
+        let mut row = vec![name.to_owned(), whole(rate), latencies.len().to_string()];
         row.extend([50.0, 99.0, 100.0].map(|percent| format!("{:.0}", percentile(&latencies, percent))));
         let peak = resident_peak_bytes(&service.process_id().to_string()) / 1_048_576;
         row.extend([whole(lag), whole(pending), peak.to_string()]);
@@ -70,7 +72,7 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     assert_eq!(service.wait_exit(Duration::from_secs(60)), Some(0), "{}", service.log());
     report.table(
         &format!("Under pressure: {usual} records/s (latency: sent → alert read under read_committed, ms)"),
-        &["phase", "alerts", "p50", "p99", "max", "largest lag", "rows waiting at most", "resident at most, MiB"],
+        &["phase", "records/s", "alerts", "p50", "p99", "max", "largest lag", "rows waiting at most", "resident at most, MiB"],
         &rows,
     );
 }
