@@ -212,14 +212,7 @@ impl Sending {
         };
         let user = std::str::from_utf8(&self.key).expect("ASCII");
         self.value.clear();
-        write_transaction(
-            &mut self.value,
-            user,
-            self.sent,
-            &format_args!("m-{merchant}"),
-            self.sent % 10_000,
-            event_ms,
-        );
+        write_transaction(&mut self.value, user, self.sent, format_args!("m-{merchant}"), self.sent % 10_000, event_ms);
     }
 }
 

@@ -72,7 +72,17 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     assert_eq!(service.wait_exit(Duration::from_secs(60)), Some(0), "{}", service.log());
     report.table(
         &format!("Under pressure: {usual} records/s (latency: sent → alert read under read_committed, ms)"),
-        &["phase", "records/s", "alerts", "p50", "p99", "max", "largest lag", "rows waiting at most", "resident at most, MiB"],
+        &[
+            "phase",
+            "records/s",
+            "alerts",
+            "p50",
+            "p99",
+            "max",
+            "largest lag",
+            "rows waiting at most",
+            "resident at most, MiB",
+        ],
         &rows,
     );
 }
