@@ -32,12 +32,20 @@ run_tests --lib --bins
 # These share one broker and one database per test binary: more at a time than this only makes them wait for each other.
 RUST_TEST_THREADS="${RUST_TEST_THREADS:-2}" run_tests --test '*'
 run_tests --doc
-# Whatever is used after it was freed, freed twice or lost makes the test binary fail.
+# Whatever is used after it was freed, freed twice or lost makes the test binary fail. It runs in the package's folder.
+memory="$(mktemp -d)"
+trap 'rm -rf "$results" "$memory"' EXIT
 host="$(rustc -vV | sed -n 's/^host: //p' | tr 'a-z-' 'A-Z_')"
-valgrind="valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite"
-export "CARGO_TARGET_${host}_RUNNER=$valgrind --show-leak-kinds=definite --suppressions=$PWD/tests/valgrind.supp"
+valgrind="valgrind --log-file=$memory/%p --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite"
+export "CARGO_TARGET_${host}_RUNNER=$valgrind --show-leak-kinds=definite --suppressions=tests/valgrind.supp"
 run_tests --lib log::kafka::native
 unset "CARGO_TARGET_${host}_RUNNER"
+if ! cat "$memory"/* | tee "$memory.log" | grep -q 'ERROR SUMMARY: 0 errors'; then
+  cat "$memory.log"
+  echo "valgrind found something, or did not run"
+  status=1
+fi
+rm -f "$memory.log"
 # The library once more, with deliberate errors that can be switched on: the simulation must find each of them.
 run_tests --features mutants --test simulation simulation_finds_each_error
 

@@ -355,7 +355,10 @@ impl<L: Log, H: Hosts<L::Batch>> IoThread<L, H> {
             if let Owned::Running(running) = owned {
                 // The end is heard of with each fetch; what was taken in since may already be beyond it.
                 let end = self.log.end_offset(partition).map(|end| end.max(running.next));
-                behind += end.map_or(0, |end| end.0 - running.next.0);
+                // Records of an open transaction are beyond reach: nothing of them is under way.
+                if running.in_flight > 0 {
+                    behind += end.map_or(0, |end| end.0 - running.next.0);
+                }
                 self.wiring.monitor.positions(partition, end, self.cycle.committed(partition));
             }
         }

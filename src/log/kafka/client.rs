@@ -302,6 +302,10 @@ impl Log for KafkaLog {
             return Err("the group is rebalancing".to_owned());
         }
         self.failed.remove(&partition);
+        if self.reading.remove(&partition).is_some() {
+            // It could not be given up when it was stopped, because a rebalance waited; assigned twice it is refused.
+            self.unassign(&[partition]);
+        }
         if !self.queues.contains_key(&partition) {
             let queue = PartitionQueue::open(&self.consumer, &self.topic, partition.0, &self.doorbell)
                 .ok_or_else(|| format!("partition {partition} has no queue"))?;
@@ -335,12 +339,10 @@ impl Log for KafkaLog {
         if let Some(error) = self.failed.remove(&partition) {
             return Read::Failed(error);
         }
-        let end = self.end_offset(partition);
         let (Some(queue), Some(expected)) = (self.queues.get_mut(&partition), self.reading.get_mut(&partition)) else {
             return Read::Nothing;
         };
-        let is_behind = end.is_some_and(|end| end.0 - expected.0 > i64::try_from(max).unwrap_or(i64::MAX));
-        let mut taken = queue.take(max, is_behind);
+        let mut taken = queue.take(max);
         taken.batch.drop_before(*expected);
         if let Some(last) = last_offset(&taken.batch) {
             *expected = last.next();

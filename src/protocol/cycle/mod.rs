@@ -263,7 +263,10 @@ impl CommitCycle {
     }
 
     fn pause_before_outputs(&self) -> MonotonicMs {
-        if self.is_catching_up { self.settings.catch_up_pause_ms } else { self.settings.settle_ms }
+        let CycleSettings { settle_ms, catch_up_pause_ms, max_commit_interval_ms, .. } = self.settings;
+        // When a transaction's fill waits already, waiting for more saves nothing.
+        let is_full = self.ledgers.values().any(|ledger| ledger.queue.len() > 1);
+        if self.is_catching_up && !is_full { catch_up_pause_ms.min(max_commit_interval_ms) } else { settle_ms }
     }
 
     /// How long there is nothing to do, if nothing else comes; `None` when only something else can change that.

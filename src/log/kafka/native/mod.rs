@@ -32,9 +32,6 @@ mod tests;
 pub use commit::OffsetCommits;
 pub use describe::{GroupMembers, topic_id};
 
-/// How long to wait for the record behind an end of partition, when more of the log is known to be there.
-const POSITION_WAIT_MS: i32 = 20;
-
 unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, doorbell: *mut c_void) {
     // SAFETY: `PartitionQueue::open` leaked a counted reference for this callback, so the doorbell is never freed.
     unsafe { (*doorbell.cast::<Doorbell>()).ring() }
@@ -75,51 +72,21 @@ impl PartitionQueue {
 
     /// Takes what is there, at most `max` messages, without waiting.
     ///
-    /// One by one, although librdkafka has a call for batches, which costs a third as much: up to 2.13.1 that call takes
-    /// an end-of-partition event for a record and moves the client's position behind the record that will come next. A
-    /// rebalance pauses every partition and resumes it from that position, and the record is lost. So it is used only
-    /// when the log is known to go on (`is_behind`), where such an event is rare; if one comes last all the same, the
-    /// record behind it is taken by the call that puts the position right, or the position is told to be wrong.
-    pub fn take(&mut self, max: usize, is_behind: bool) -> TakenMessages {
-        let mut messages = Vec::new();
-        if is_behind {
-            messages = self.take_at_once(max);
-            while messages.last().is_some_and(|&last| is_end(last)) {
-                let Some(message) = self.take_one(POSITION_WAIT_MS) else {
-                    let mut taken = TakenMessages::sort(messages, &self.consumer);
-                    taken.error.get_or_insert_with(|| "the client's position may be wrong".to_owned());
-                    return taken;
-                };
-                messages.push(message);
+    /// One by one, although librdkafka has a call for batches, which would save a tenth of the processor time: up to
+    /// 2.13.1 that call takes an end-of-partition event for a record and moves the client's position behind the record
+    /// that will come next. A rebalance pauses every partition and resumes it from that position, and the record is lost.
+    pub fn take(&mut self, max: usize) -> TakenMessages {
+        let mut messages: Vec<*mut native::rd_kafka_message_t> = Vec::new();
+        while messages.len() < max {
+            // SAFETY: the queue is valid; a message that is returned is ours from now on.
+            let message = unsafe { native::rd_kafka_consume_queue(self.queue, 0) };
+            if message.is_null() {
+                break;
             }
-        } else {
-            while messages.len() < max
-                && let Some(message) = self.take_one(0)
-            {
-                messages.push(message);
-            }
+            messages.push(message);
         }
         TakenMessages::sort(messages, &self.consumer)
     }
-
-    fn take_one(&mut self, wait_ms: i32) -> Option<*mut native::rd_kafka_message_t> {
-        // SAFETY: the queue is valid; a message that is returned is ours from now on.
-        let message = unsafe { native::rd_kafka_consume_queue(self.queue, wait_ms) };
-        (!message.is_null()).then_some(message)
-    }
-
-    fn take_at_once(&mut self, max: usize) -> Vec<*mut native::rd_kafka_message_t> {
-        let mut messages = vec![ptr::null_mut(); max];
-        // SAFETY: the queue is valid, and there is room for `max` messages; those that are returned are ours from now on.
-        let count = unsafe { native::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), max) };
-        messages.truncate(usize::try_from(count).unwrap_or(0));
-        messages
-    }
-}
-
-fn is_end(message: *const native::rd_kafka_message_t) -> bool {
-    // SAFETY: called with messages that we own, before they are freed.
-    unsafe { (*message).err == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR__PARTITION_EOF }
 }
 
 impl Drop for PartitionQueue {
@@ -377,7 +344,7 @@ pub fn group_generation<C: ConsumerContext>(consumer: &BaseConsumer<C>) -> i32 {
     }
 }
 
-/// End of a partition as of the last fetch answer, for the client's isolation level.
+/// End of a partition as of the last fetch answer: the high watermark, records of open transactions included.
 pub fn cached_end<C: ConsumerContext>(consumer: &BaseConsumer<C>, topic: &CStr, partition: i32) -> Option<Offset> {
     let (mut low, mut high) = (0, 0);
     // SAFETY: the client handle is valid while `consumer` is borrowed; the two integers are ours.

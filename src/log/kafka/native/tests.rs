@@ -75,24 +75,17 @@ fn read_from_the_start(consumer: &Consuming, doorbell: &Arc<Doorbell>) -> Partit
 }
 
 /// All batches up to the end of the partition.
-fn take_all(
-    consumer: &Consuming,
-    queue: &mut PartitionQueue,
-    doorbell: &Doorbell,
-    is_behind: bool,
-) -> Vec<MessageBatch> {
+fn take_all(consumer: &Consuming, queue: &mut PartitionQueue, doorbell: &Doorbell) -> Vec<MessageBatch> {
     let deadline = clock::monotonic_now() + TIMEOUT;
     let mut batches = Vec::new();
     while clock::monotonic_now() < deadline {
         consumer.poll(Duration::ZERO);
-        let taken = queue.take(64, is_behind);
+        let taken = queue.take(64);
+        assert_eq!(taken.error, None);
         batches.push(taken.batch);
         if taken.end == Some(offset(RECORDS)) {
-            // Nothing follows, so a batch that was taken at once has left the client's position wrong.
-            assert_eq!(taken.error.is_some(), is_behind);
             return batches;
         }
-        assert_eq!(taken.error, None);
         doorbell.wait(Duration::from_millis(5));
     }
     panic!("the end of the partition was not reached");
@@ -121,42 +114,15 @@ fn check(batch: &MessageBatch, from: usize) -> usize {
 fn messages_outlive_their_queue_and_the_consumer_and_may_be_freed_by_another_thread() {
     let cluster = cluster();
     fill(&cluster);
-    for is_behind in [false, true] {
-        let doorbell = doorbell();
-        let consumer = consumer(&cluster);
-        let mut queue = read_from_the_start(&consumer, &doorbell);
-        let batches = take_all(&consumer, &mut queue, &doorbell, is_behind);
-        assert_eq!(cached_end(&consumer, TOPIC, 0), Some(offset(RECORDS)));
-        drop(queue);
-        drop(consumer);
-        let checked = std::thread::spawn(move || batches.iter().fold(0, |from, batch| check(batch, from)));
-        assert_eq!(checked.join().unwrap(), RECORDS);
-    }
-}
-
-/// The record behind an end of partition puts the client's position right.
-#[test]
-fn an_end_of_partition_within_what_is_taken_at_once_is_no_error_when_the_log_goes_on() {
-    let cluster = cluster();
-    fill(&cluster);
     let doorbell = doorbell();
     let consumer = consumer(&cluster);
     let mut queue = read_from_the_start(&consumer, &doorbell);
-    // The end is in the queue now; more comes behind it.
-    let deadline = clock::monotonic_now() + TIMEOUT;
-    while cached_end(&consumer, TOPIC, 0) != Some(offset(RECORDS)) {
-        consumer.poll(Duration::from_millis(5));
-        assert!(clock::monotonic_now() < deadline, "nothing was fetched");
-    }
-    std::thread::sleep(Duration::from_millis(500));
-    fill(&cluster);
-    while cached_end(&consumer, TOPIC, 0) != Some(offset(2 * RECORDS)) {
-        consumer.poll(Duration::from_millis(5));
-        assert!(clock::monotonic_now() < deadline, "nothing more was fetched");
-    }
-    let taken = queue.take(RECORDS + 1, true);
-    assert_eq!((taken.error, taken.end), (None, Some(offset(RECORDS))));
-    assert_eq!(taken.batch.len(), RECORDS + 1, "the records before the end, and the one behind it");
+    let batches = take_all(&consumer, &mut queue, &doorbell);
+    assert_eq!(cached_end(&consumer, TOPIC, 0), Some(offset(RECORDS)));
+    drop(queue);
+    drop(consumer);
+    let checked = std::thread::spawn(move || batches.iter().fold(0, |from, batch| check(batch, from)));
+    assert_eq!(checked.join().unwrap(), RECORDS);
 }
 
 #[test]
@@ -167,7 +133,7 @@ fn what_is_dropped_from_a_batch_is_freed_and_the_rest_is_not() {
     let consumer = consumer(&cluster);
     let mut queue = read_from_the_start(&consumer, &doorbell);
     let mut from = 0;
-    for mut batch in take_all(&consumer, &mut queue, &doorbell, false) {
+    for mut batch in take_all(&consumer, &mut queue, &doorbell) {
         let kept_from = from + batch.len() / 2;
         batch.drop_before(offset(kept_from));
         from = check(&batch, kept_from);
