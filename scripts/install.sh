@@ -160,13 +160,13 @@ install_mariadb() {
   say "mariadb: $(mariadbd --version | sed -n 's/.*Ver \([^ ]*\).*/\1/p')"
 }
 
-# Whatever has the name already is used: the tests need its debugging pipe and nothing else of it. A page without any font
-# has no text to look at.
 install_valgrind() {
   has valgrind || apt_install valgrind
   say "valgrind: present"
 }
 
+# Whatever has the name already is used: the tests need its debugging pipe and nothing else of it. A page without any font
+# has no text to look at.
 install_chromium() {
   local name program=
   for name in chromium chromium-browser google-chrome; do

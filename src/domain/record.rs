@@ -118,7 +118,7 @@ impl Field {
 
     #[must_use]
     pub fn name(self) -> &'static str {
-        let written = Self::WRITTEN[self as usize];
+        let written = self.written();
         &written[1..written.len() - 2]
     }
 }
@@ -129,8 +129,8 @@ impl Member for Field {
     }
 
     fn likely_after(previous: Option<Self>) -> Option<(Self, &'static str)> {
-        let next = previous.map_or(0, |field| field as usize + 1);
-        Some((*Self::ALL.get(next)?, Self::WRITTEN[next]))
+        let next = previous.map_or(Some(Self::TransactionId), Self::next)?;
+        Some((next, next.written()))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -50,16 +51,16 @@ impl EmbeddedLog {
 
     /// Creates it, or adds partitions.
     pub fn create(&self, partitions: i32) {
-        drop(EmbeddedStore::open(&self.dir, partitions).expect("the log opens"));
+        drop(self.open(partitions).expect("the log opens"));
     }
 
     /// Appends the records as they are while no service runs; posts them while one does.
     pub fn produce(&self, records: impl IntoIterator<Item = TestRecord>) {
         let mut records = records.into_iter();
-        match EmbeddedStore::open(&self.dir, 1) {
+        match self.open(1) {
             Ok(store) => append(&store, records),
             Err(EmbeddedError::FewerPartitions { found, .. }) => {
-                append(&EmbeddedStore::open(&self.dir, found).expect("the log opens"), records);
+                append(&self.open(found).expect("the log opens"), records);
             }
             Err(EmbeddedError::InUse { .. }) => {
                 let (mut poster, partitions) = (self.poster(), self.partitions());
@@ -72,6 +73,22 @@ impl EmbeddedLog {
                 poster.finish();
             }
             Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Opens the log, unless a service owns it. A process that another test is just starting has this one's files open, locks
+    /// included, until it has become the program that it is to be: without an owner that listens, a lock is waited for.
+    fn open(&self, partitions: i32) -> Result<EmbeddedStore, EmbeddedError> {
+        let deadline = Instant::now() + Duration::from_secs(5);
+        loop {
+            match EmbeddedStore::open(&self.dir, partitions) {
+                Err(EmbeddedError::InUse { .. })
+                    if Instant::now() < deadline && TcpStream::connect(("127.0.0.1", self.http_port)).is_err() =>
+                {
+                    sleep(Duration::from_millis(20));
+                }
+                result => return result,
+            }
         }
     }
 

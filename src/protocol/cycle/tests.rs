@@ -249,6 +249,19 @@ fn outputs_are_committed_less_often_while_the_log_is_far_ahead() {
 }
 
 #[test]
+fn a_transaction_that_is_full_does_not_wait_for_more_however_far_ahead_the_log_is() {
+    let mut bench = Bench::ready();
+    bench.cycle.effects(P, effects(P, 101, &[100]));
+    bench.until_commit();
+    bench.report(Outcome::Done);
+    bench.cycle.note_lag(SETTINGS.catching_up_from);
+    bench.cycle.effects(P, effects(P, 104, &[101, 102, 103]));
+    bench.cycle.effects(P, effects(P, 106, &[104, 105]));
+    bench.now += SETTINGS.settle_ms;
+    assert_eq!(bench.next_transaction(), (vec![101, 102, 103], vec![(P, 104)]));
+}
+
+#[test]
 fn a_transaction_takes_no_more_outputs_of_a_partition_than_it_may() {
     let mut bench = Bench::ready();
     bench.cycle.effects(P, effects(P, 104, &[101, 102, 103]));
