@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Becomes a MariaDB server of its own for tests and the demo.
 #
-#   scripts/database.sh DIR PORT
+#   scripts/database.sh DIR PORT [SERVER-OPTION …]
 #
 # DIR holds its data, its socket (DIR/mariadb.sock) and its log: the first call creates the system tables, later calls
 # go on with what is there, also after a hard kill. It listens on 127.0.0.1 only and leaves the system's server alone.
@@ -35,4 +35,4 @@ SQL
 
 exec mariadbd --no-defaults "${as_user[@]}" --datadir="$dir/data" --socket="$dir/mariadb.sock" --port="$port" \
   --bind-address=127.0.0.1 --skip-name-resolve --init-file="$dir/init.sql" --pid-file="$dir/mariadb.pid" \
-  --character-set-server=utf8mb4 --innodb-buffer-pool-size=64M --innodb-log-file-size=16M --performance-schema=OFF
+  --character-set-server=utf8mb4 --innodb-buffer-pool-size=64M --innodb-log-file-size=16M --performance-schema=OFF "${@:3}"

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::gauges::Gauges;
 use crate::support::process::{GuardedChild, script, tail};
 use crate::support::wait::wait_until_or_show;
-use crate::support::{Service, TestConfig, shared_database, unique_name};
+use crate::support::{Database, Service, TestConfig, unique_name};
 
 /// A program with its settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +56,7 @@ impl Engine {
             Self::Tallyguard { mode, statistics } => {
                 let mut config = config.clone().set("delivery.mode", *mode);
                 if *statistics {
-                    config =
-                        config.with_stats(&shared_database().create_schema(&unique_name("bench").replace('-', "_")));
+                    config = config.with_stats(&database().create_schema(&unique_name("bench").replace('-', "_")));
                 }
                 Running::Tallyguard(Service::start(&config.to_toml(), dir, &[]))
             }
@@ -74,6 +73,14 @@ impl Engine {
             }
         }
     }
+}
+
+/// A server with memory and redo log as in production; the one of the tests is small, and mostly writes pages back.
+pub const DATABASE_OPTIONS: &[&str] = &["--innodb-buffer-pool-size=1G", "--innodb-log-file-size=512M"];
+
+fn database() -> &'static Database {
+    static DATABASE: OnceLock<Database> = OnceLock::new();
+    DATABASE.get_or_init(|| Database::start_with(DATABASE_OPTIONS))
 }
 
 fn peers_dir() -> PathBuf {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::common::{Arguments, Report, count, resident_peak_bytes, whole};
+use crate::engine::DATABASE_OPTIONS;
 use crate::gauges::Gauges;
 use crate::support::process::GuardedDir;
 use crate::support::service::run_command_with;
@@ -28,7 +29,7 @@ pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
 fn one_outage(broker: &Broker, arguments: &Arguments, rate: u64) -> Vec<String> {
     let bootstrap = broker.bootstrap();
     let dir = GuardedDir::new("tallyguard-outage-");
-    let database = Database::start();
+    let database = Database::start_with(DATABASE_OPTIONS);
     let config = TestConfig::new(&bootstrap, dir.path()).with_stats(&database.create_schema("outage"));
     config.create_topics(&bootstrap, 4);
     let mut service = Service::start(&config.to_toml(), dir.path(), &[]);

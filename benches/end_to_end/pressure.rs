@@ -5,6 +5,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use crate::common::{Arguments, Report, count, forget_resident_peak, percentile, resident_peak_bytes, whole};
+use crate::engine::DATABASE_OPTIONS;
 use crate::gauges::Gauges;
 use crate::live::{Live, Load};
 use crate::support::process::GuardedDir;
@@ -40,7 +41,7 @@ const PHASES: [(Trouble, &str); 9] = [
 pub fn measure(broker: &Broker, arguments: &Arguments, report: &mut Report) {
     let bootstrap = broker.bootstrap();
     let dir = GuardedDir::new("tallyguard-pressure-");
-    let database = Database::start();
+    let database = Database::start_with(DATABASE_OPTIONS);
     let config = TestConfig::new(&bootstrap, dir.path()).with_stats(&database.create_schema("pressure"));
     config.create_topics(&bootstrap, 4);
     let mut service = Service::start(&config.to_toml(), dir.path(), &[]);

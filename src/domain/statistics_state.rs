@@ -9,6 +9,9 @@ use crate::domain::statistics::{OrderRow, StatisticsFlush, StatisticsRow};
 use crate::domain::time::{Watermark, WindowEnd, WindowStart};
 use crate::domain::window::{DigestMap, DigestSet, Position};
 
+/// A set with more room than that for each order it held is given back.
+const SPARE_CAPACITY_PER_ORDER: usize = 4;
+
 /// One minute: a row per (merchant, currency), absolute values.
 pub struct StatisticsMinute {
     pub start: WindowStart,
@@ -48,6 +51,8 @@ pub struct StatisticsState {
     pub in_flight: Option<Position>,
     /// Its orders, kept for snapshots until it is acknowledged.
     pub orders_in_flight: Vec<OrderRow>,
+    /// The emptied set of a minute that is closed, for the next one: growing a set costs as much as filling it.
+    spare_orders: DigestSet,
 }
 
 impl StatisticsState {
@@ -62,6 +67,7 @@ impl StatisticsState {
             shed: false,
             in_flight: None,
             orders_in_flight: Vec::new(),
+            spare_orders: DigestSet::default(),
         }
     }
 
@@ -70,7 +76,14 @@ impl StatisticsState {
         let at = match self.minutes.binary_search_by_key(&start, |minute| minute.start) {
             Ok(at) => at,
             Err(at) => {
-                self.minutes.insert(at, StatisticsMinute::new(start, first));
+                let mut minute = StatisticsMinute::new(start, first);
+                minute.orders = std::mem::take(&mut self.spare_orders);
+                if let Some(previous) = at.checked_sub(1).and_then(|before| self.minutes.get(before)) {
+                    minute.rows.reserve(previous.rows.len());
+                    minute.unflushed.reserve(previous.rows.len());
+                    minute.unsaved_rows.reserve(previous.rows.len());
+                }
+                self.minutes.insert(at, minute);
                 at
             }
         };
@@ -180,7 +193,12 @@ impl StatisticsState {
     /// Forgets the distinct orders of the minutes that are closed: nothing counts in them any more.
     pub fn close(&mut self, watermark: Watermark) {
         for minute in self.minutes.iter_mut().take_while(|minute| watermark.closes(minute.end())) {
-            minute.orders = DigestSet::default();
+            let mut orders = std::mem::take(&mut minute.orders);
+            let is_well_filled = orders.capacity() <= SPARE_CAPACITY_PER_ORDER * orders.len();
+            if is_well_filled && orders.capacity() > self.spare_orders.capacity() {
+                orders.clear();
+                self.spare_orders = orders;
+            }
         }
     }
 

@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::scenario::{PATIENCE, Scenario, busy, transaction};
+use crate::support::topics::{OpenTransaction, produce_aborted_transaction};
 use crate::support::{Service, TestConfig, wait_until_or_show};
 
 /// A process that was replaced learns of it with its next heartbeat or commit.
@@ -63,6 +64,48 @@ fn a_rebalance_at_the_end_of_the_log_skips_no_record() {
     let alerted = scenario.assert_exact().alerts.len();
     assert_eq!(alerted, 4);
     assert!(!a.log().contains("recovered anew"), "{}", a.log());
+}
+
+/// The same while a transaction upstream is open: the log goes on behind the end that a reader of committed records sees,
+/// so the service takes records at once, and the end among them.
+#[test]
+fn a_rebalance_at_an_open_transaction_skips_no_record_and_recovers_what_it_must_once() {
+    let scenario = Scenario::new().create_topics();
+    let second = scenario.instance("b");
+    let one_each = |round: i64| {
+        (0..4).map(move |partition| {
+            transaction(&format!("u-in-{partition}"), format!("{partition}-{round}"), 10).in_partition(partition)
+        })
+    };
+    let fill = |round: usize| {
+        (0..12_000).map(move |number: usize| {
+            let partition = i32::try_from(number % 4).expect("a partition");
+            transaction(&format!("u-{round}-{number}"), format!("{round}-fill-{number}"), 10).in_partition(partition)
+        })
+    };
+    scenario.produce(one_each(0).chain(fill(0)));
+    let undecided =
+        OpenTransaction::begin(scenario.bootstrap(), &scenario.config.source_topic, one_each(1).chain(fill(1)));
+    let a = scenario.start_ready();
+    let watch = scenario.watch();
+    let stands_before_it = || watch.offsets().values().all(|&offset| offset == 3_001) && watch.offsets().len() == 4;
+    wait_until_or_show(PATIENCE, "all before the transaction is read", || scenario.logs(), stands_before_it);
+    thread::sleep(Duration::from_millis(500));
+    let b = start_ready(&scenario, &second);
+    wait_until_or_show(PATIENCE, "both own two partitions", || scenario.logs(), || owned(&a) == 2 && owned(&b) == 2);
+    thread::sleep(Duration::from_secs(2));
+    let recovered = a.log().matches("recovered anew").count();
+    assert!((1..=4).contains(&recovered), "{recovered} times\n{}", a.log());
+    undecided.commit();
+    for round in 2..=5 {
+        scenario.produce(one_each(round));
+    }
+    assert_eq!(scenario.assert_exact().alerts.len(), 4);
+    // Aborted ones at the very end: what they leave is passed over.
+    let taken_back = one_each(6).chain(fill(6));
+    produce_aborted_transaction(scenario.bootstrap(), &scenario.config.source_topic, taken_back);
+    assert_eq!(scenario.assert_exact().alerts.len(), 4);
+    assert_eq!(a.log().matches("recovered anew").count(), recovered, "{}", a.log());
 }
 
 #[test]

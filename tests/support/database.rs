@@ -22,6 +22,7 @@ pub struct Database {
     process: Mutex<Option<GuardedChild>>,
     dir: GuardedDir,
     port: u16,
+    options: &'static [&'static str],
 }
 
 /// An empty schema for one test.
@@ -37,9 +38,14 @@ pub struct Schema {
 impl Database {
     /// Starts a server with no data and waits until it serves.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with options of the server, which come last and so win.
+    pub fn start_with(options: &'static [&'static str]) -> Self {
         install_mariadb_when_missing();
-        let database =
-            Self { process: Mutex::new(None), dir: GuardedDir::new("tallyguard-mariadb-"), port: free_port() };
+        let dir = GuardedDir::new("tallyguard-mariadb-");
+        let database = Self { process: Mutex::new(None), dir, port: free_port(), options };
         database.start_again();
         database
     }
@@ -91,7 +97,7 @@ impl Database {
     /// Starts it on the same data and the same port.
     pub fn start_again(&self) {
         let mut command = Command::new(script("database.sh"));
-        command.arg(self.dir.path()).arg(self.port.to_string());
+        command.arg(self.dir.path()).arg(self.port.to_string()).args(self.options);
         *self.process() = Some(GuardedChild::spawn(&mut command, &self.log_path()));
         let service_account =
             MySqlConnectOptions::new().host("127.0.0.1").port(self.port).username(USER).password(PASSWORD);

@@ -138,7 +138,23 @@ impl KafkaLog {
             if let LogEvent::Lost(_) = event {
                 self.lost.get_or_insert_default();
             }
+            if let LogEvent::Assigned(_) | LogEvent::Revoked(_) | LogEvent::Lost(_) = event {
+                self.give_misplaced_up();
+            }
             self.noted.push(event);
+        }
+    }
+
+    /// A rebalance has paused every partition, to resume it from the client's position: those whose position may be wrong
+    /// must not be read on.
+    fn give_misplaced_up(&mut self) {
+        let misplaced = self
+            .queues
+            .iter()
+            .filter(|(partition, queue)| queue.is_misplaced() && self.reading.contains_key(partition));
+        for (&partition, _) in misplaced {
+            let why = || "a rebalance came while the client's position was behind an end of partition".to_owned();
+            self.failed.entry(partition).or_insert_with(why);
         }
     }
 
@@ -311,6 +327,9 @@ impl Log for KafkaLog {
                 .ok_or_else(|| format!("partition {partition} has no queue"))?;
             self.queues.insert(partition, queue);
         }
+        if let Some(queue) = self.queues.get_mut(&partition) {
+            queue.assigned();
+        }
         let mut list = TopicPartitionList::with_capacity(1);
         list.add_partition_offset(&self.topic, partition.0, ListOffset::Offset(from.0))
             .map_err(|error| error.to_string())?;
@@ -339,10 +358,12 @@ impl Log for KafkaLog {
         if let Some(error) = self.failed.remove(&partition) {
             return Read::Failed(error);
         }
+        let end = self.end_offset(partition);
         let (Some(queue), Some(expected)) = (self.queues.get_mut(&partition), self.reading.get_mut(&partition)) else {
             return Read::Nothing;
         };
-        let mut taken = queue.take(max);
+        let is_behind = end.is_some_and(|end| end.0 - expected.0 > i64::try_from(max).unwrap_or(i64::MAX));
+        let mut taken = queue.take(max, is_behind);
         taken.batch.drop_before(*expected);
         if let Some(last) = last_offset(&taken.batch) {
             *expected = last.next();

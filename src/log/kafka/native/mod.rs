@@ -40,6 +40,7 @@ unsafe extern "C" fn ring(_client: *mut native::rd_kafka_t, doorbell: *mut c_voi
 /// The fetch queue of one partition, cut off from the consumer's common queue.
 pub struct PartitionQueue {
     queue: *mut native::rd_kafka_queue_t,
+    is_misplaced: bool,
     /// Dropped after the queue.
     consumer: Arc<BaseConsumer<Membership>>,
 }
@@ -66,17 +67,41 @@ impl PartitionQueue {
             // Leaked on purpose: the callback may run until the client is destroyed.
             let opaque = Arc::into_raw(Arc::clone(doorbell)).cast_mut().cast::<c_void>();
             native::rd_kafka_queue_cb_event_enable(queue, Some(ring), opaque);
-            Some(Self { queue, consumer: Arc::clone(consumer) })
+            Some(Self { queue, is_misplaced: false, consumer: Arc::clone(consumer) })
         }
     }
 
     /// Takes what is there, at most `max` messages, without waiting.
     ///
-    /// One by one, although librdkafka has a call for batches, which would save a tenth of the processor time: up to
-    /// 2.13.1 that call takes an end-of-partition event for a record and moves the client's position behind the record
-    /// that will come next. A rebalance pauses every partition and resumes it from that position, and the record is lost.
-    pub fn take(&mut self, max: usize) -> TakenMessages {
-        let mut messages: Vec<*mut native::rd_kafka_message_t> = Vec::new();
+    /// librdkafka's call for batches costs a third of one call for each message, but up to 2.13.1 it takes an
+    /// end-of-partition event for a record (`rd_kafka_q_serve_rkmessages`): with such an event last, the client's position
+    /// stands behind the record that will come next, until that one is taken. So it is used only when the log is known to
+    /// go on (`is_behind`), where such an event is rare, and [`Self::is_misplaced`] tells of it.
+    pub fn take(&mut self, max: usize, is_behind: bool) -> TakenMessages {
+        let messages = if is_behind { self.take_at_once(max) } else { self.take_one_by_one(max) };
+        let ends_with_a_record = messages.last().map(|&last| is_record(last));
+        self.is_misplaced = match ends_with_a_record {
+            Some(true) => false,
+            Some(false) if is_behind => true,
+            // Taken by itself, an event leaves the position alone, and a record puts it right.
+            _ => self.is_misplaced && !messages.iter().any(|&message| is_record(message)),
+        };
+        TakenMessages::sort(messages, &self.consumer)
+    }
+
+    /// Whether the client's position may be wrong. It matters to a rebalance alone, which pauses every partition and
+    /// resumes it from its position.
+    pub fn is_misplaced(&self) -> bool {
+        self.is_misplaced
+    }
+
+    /// The partition was assigned: the client's position begins anew.
+    pub fn assigned(&mut self) {
+        self.is_misplaced = false;
+    }
+
+    fn take_one_by_one(&mut self, max: usize) -> Vec<*mut native::rd_kafka_message_t> {
+        let mut messages = Vec::new();
         while messages.len() < max {
             // SAFETY: the queue is valid; a message that is returned is ours from now on.
             let message = unsafe { native::rd_kafka_consume_queue(self.queue, 0) };
@@ -85,8 +110,21 @@ impl PartitionQueue {
             }
             messages.push(message);
         }
-        TakenMessages::sort(messages, &self.consumer)
+        messages
     }
+
+    fn take_at_once(&mut self, max: usize) -> Vec<*mut native::rd_kafka_message_t> {
+        let mut messages = vec![ptr::null_mut(); max];
+        // SAFETY: the queue is valid, and there is room for `max` messages; those that are returned are ours from now on.
+        let count = unsafe { native::rd_kafka_consume_batch_queue(self.queue, 0, messages.as_mut_ptr(), max) };
+        messages.truncate(usize::try_from(count).unwrap_or(0));
+        messages
+    }
+}
+
+fn is_record(message: *const native::rd_kafka_message_t) -> bool {
+    // SAFETY: called with messages that we own, before they are freed.
+    unsafe { (*message).err == native::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR }
 }
 
 impl Drop for PartitionQueue {

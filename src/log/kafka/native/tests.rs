@@ -75,12 +75,17 @@ fn read_from_the_start(consumer: &Consuming, doorbell: &Arc<Doorbell>) -> Partit
 }
 
 /// All batches up to the end of the partition.
-fn take_all(consumer: &Consuming, queue: &mut PartitionQueue, doorbell: &Doorbell) -> Vec<MessageBatch> {
+fn take_all(
+    consumer: &Consuming,
+    queue: &mut PartitionQueue,
+    doorbell: &Doorbell,
+    is_behind: bool,
+) -> Vec<MessageBatch> {
     let deadline = clock::monotonic_now() + TIMEOUT;
     let mut batches = Vec::new();
     while clock::monotonic_now() < deadline {
         consumer.poll(Duration::ZERO);
-        let taken = queue.take(64);
+        let taken = queue.take(64, is_behind);
         assert_eq!(taken.error, None);
         batches.push(taken.batch);
         if taken.end == Some(offset(RECORDS)) {
@@ -114,15 +119,44 @@ fn check(batch: &MessageBatch, from: usize) -> usize {
 fn messages_outlive_their_queue_and_the_consumer_and_may_be_freed_by_another_thread() {
     let cluster = cluster();
     fill(&cluster);
+    for is_behind in [false, true] {
+        let doorbell = doorbell();
+        let consumer = consumer(&cluster);
+        let mut queue = read_from_the_start(&consumer, &doorbell);
+        let batches = take_all(&consumer, &mut queue, &doorbell, is_behind);
+        assert_eq!(cached_end(&consumer, TOPIC, 0), Some(offset(RECORDS)));
+        drop(queue);
+        drop(consumer);
+        let checked = std::thread::spawn(move || batches.iter().fold(0, |from, batch| check(batch, from)));
+        assert_eq!(checked.join().unwrap(), RECORDS);
+    }
+}
+
+#[test]
+fn an_end_of_partition_that_was_taken_last_at_once_leaves_the_position_wrong_until_a_record_is_taken() {
+    let cluster = cluster();
+    fill(&cluster);
     let doorbell = doorbell();
     let consumer = consumer(&cluster);
     let mut queue = read_from_the_start(&consumer, &doorbell);
-    let batches = take_all(&consumer, &mut queue, &doorbell);
-    assert_eq!(cached_end(&consumer, TOPIC, 0), Some(offset(RECORDS)));
-    drop(queue);
-    drop(consumer);
-    let checked = std::thread::spawn(move || batches.iter().fold(0, |from, batch| check(batch, from)));
-    assert_eq!(checked.join().unwrap(), RECORDS);
+    take_all(&consumer, &mut queue, &doorbell, true);
+    let position = || consumer.position().unwrap().elements_for_topic(TOPIC_NAME)[0].offset();
+    assert!(queue.is_misplaced());
+    assert_eq!(
+        position(),
+        ListOffset::Offset(offset(RECORDS).0 + 1),
+        "librdkafka was mended: take all at once, always"
+    );
+    assert_eq!(queue.take(64, false).batch.len(), 0);
+    assert!(queue.is_misplaced(), "nothing was taken");
+    fill(&cluster);
+    let deadline = clock::monotonic_now() + TIMEOUT;
+    while queue.take(1, false).batch.len() == 0 {
+        consumer.poll(Duration::from_millis(5));
+        assert!(clock::monotonic_now() < deadline, "nothing more was fetched");
+    }
+    assert!(!queue.is_misplaced());
+    assert_eq!(position(), ListOffset::Offset(offset(RECORDS).0 + 1));
 }
 
 #[test]
@@ -133,7 +167,7 @@ fn what_is_dropped_from_a_batch_is_freed_and_the_rest_is_not() {
     let consumer = consumer(&cluster);
     let mut queue = read_from_the_start(&consumer, &doorbell);
     let mut from = 0;
-    for mut batch in take_all(&consumer, &mut queue, &doorbell) {
+    for mut batch in take_all(&consumer, &mut queue, &doorbell, false) {
         let kept_from = from + batch.len() / 2;
         batch.drop_before(offset(kept_from));
         from = check(&batch, kept_from);
