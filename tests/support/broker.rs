@@ -19,20 +19,38 @@ pub struct Broker {
     dir: GuardedDir,
     port: u16,
     controller_port: u16,
+    kind: Kind,
+}
+
+enum Kind {
+    Alone,
+    /// Where it listens for a proxy, and the proxy's own port.
+    Proxied(u16, u16),
+    /// What `scripts/broker.sh` is told of the cluster.
+    Node(String),
 }
 
 impl Broker {
     /// Starts a broker with an empty log and waits until it serves.
     pub fn start() -> Self {
-        install_kafka_when_missing();
-        let broker = Self {
-            process: Mutex::new(None),
-            dir: GuardedDir::new("tallyguard-broker-"),
-            port: free_port(),
-            controller_port: free_port(),
-        };
+        Self::start_as(Kind::Alone)
+    }
+
+    /// The same, and whoever comes by `inner_port` is told that this broker's port is the proxy's.
+    pub fn start_behind(inner_port: u16, proxy_port: u16) -> Self {
+        Self::start_as(Kind::Proxied(inner_port, proxy_port))
+    }
+
+    fn start_as(kind: Kind) -> Self {
+        let broker = Self::prepare(free_port(), kind);
         broker.launch();
         broker
+    }
+
+    fn prepare(controller_port: u16, kind: Kind) -> Self {
+        install_kafka_when_missing();
+        let dir = GuardedDir::new("tallyguard-broker-");
+        Self { process: Mutex::new(None), dir, port: free_port(), controller_port, kind }
     }
 
     pub fn bootstrap(&self) -> String {
@@ -72,9 +90,26 @@ impl Broker {
     }
 
     fn launch(&self) {
+        self.spawn();
+        self.wait_until_it_serves();
+    }
+
+    fn spawn(&self) {
         let mut command = Command::new(script("broker.sh"));
         command.arg(self.dir.path()).arg(self.port.to_string()).arg(self.controller_port.to_string());
+        match &self.kind {
+            Kind::Alone => {}
+            Kind::Proxied(inner, outer) => {
+                command.arg(inner.to_string()).arg(outer.to_string());
+            }
+            Kind::Node(cluster) => {
+                command.env("TALLYGUARD_BROKER_CLUSTER", cluster);
+            }
+        }
         *self.process() = Some(GuardedChild::spawn(&mut command, &self.log_path()));
+    }
+
+    fn wait_until_it_serves(&self) {
         wait_until_or_show(
             Duration::from_secs(90),
             "the Kafka broker answers",
@@ -100,6 +135,60 @@ impl Broker {
     fn process(&self) -> MutexGuard<'_, Option<GuardedChild>> {
         self.process.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Three brokers: every topic is on all of them, and two must have a record before it is acknowledged.
+pub struct Cluster {
+    nodes: Vec<Broker>,
+}
+
+impl Cluster {
+    const NODES: usize = 3;
+
+    pub fn start() -> Self {
+        let controller_ports: Vec<u16> = (0..Self::NODES).map(|_| free_port()).collect();
+        let ports = controller_ports.iter().map(u16::to_string).collect::<Vec<_>>().join(" ");
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let nodes = controller_ports.iter().zip(1..).map(|(&port, number)| {
+            // Twenty-two letters: a UUID as Kafka writes it.
+            Broker::prepare(port, Kind::Node(format!("{} {number} {ports}", &id[..22])))
+        });
+        let cluster = Self { nodes: nodes.collect() };
+        // One alone finds no majority, so none is waited for before all are started.
+        cluster.nodes.iter().for_each(Broker::spawn);
+        cluster.nodes.iter().for_each(Broker::wait_until_it_serves);
+        cluster
+    }
+
+    pub fn bootstrap(&self) -> String {
+        self.nodes.iter().map(Broker::bootstrap).collect::<Vec<_>>().join(",")
+    }
+
+    /// The node that leads a partition.
+    pub fn leader(&self, topic: &str, partition: i32) -> &Broker {
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().expect("a Kafka client");
+        let metadata = client.fetch_metadata(Some(topic), Duration::from_secs(10)).expect("metadata");
+        let partitions = metadata.topics().first().expect("the topic").partitions();
+        let leader = partitions.iter().find(|found| found.id() == partition).expect("the partition").leader();
+        &self.nodes[usize::try_from(leader - 1).expect("a node")]
+    }
+
+    /// The node that looks after a consumer group.
+    pub fn group_coordinator(&self, group: &str) -> &Broker {
+        self.leader("__consumer_offsets", internal_partition(group))
+    }
+
+    /// The node that looks after the transactions of that id.
+    pub fn transaction_coordinator(&self, transactional_id: &str) -> &Broker {
+        self.leader("__transaction_state", internal_partition(transactional_id))
+    }
+}
+
+/// The partition of an internal topic, of which `scripts/broker.sh` has four: Java's hash of the name, without its sign.
+fn internal_partition(name: &str) -> i32 {
+    let hash = name.bytes().fold(0_i32, |hash, byte| hash.wrapping_mul(31).wrapping_add(i32::from(byte)));
+    (hash & i32::MAX) % 4
 }
 
 /// The broker that all tests of one test binary share, each with topics and groups of its own. Tests that kill the

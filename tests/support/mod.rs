@@ -21,7 +21,7 @@ pub mod service;
 pub mod topics;
 pub mod wait;
 
-pub use broker::{Broker, shared_broker};
+pub use broker::{Broker, Cluster, shared_broker};
 pub use config::TestConfig;
 pub use database::{Database, Schema, shared_database};
 pub use embedded_log::EmbeddedLog;

@@ -98,7 +98,8 @@ impl ReadRecord {
 
 /// Creates a topic and waits until each of its partitions has a leader.
 pub fn create_topic(bootstrap: &str, name: &str, partitions: i32, configs: &[(&str, &str)]) {
-    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(1));
+    // As many replicas as the broker is configured to make.
+    let mut topic = NewTopic::new(name, partitions, TopicReplication::Fixed(-1));
     for (key, value) in configs {
         topic = topic.set(key, value);
     }
