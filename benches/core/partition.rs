@@ -130,8 +130,8 @@ pub fn threads(arguments: &Arguments, report: &mut Report) {
     );
 }
 
-/// In a child process: seconds and bytes of a whole snapshot, of the changes of 20 000 records, of storing the whole,
-/// of reading it back, and of building the state from it.
+/// In a child process: seconds and bytes of a whole snapshot, of the changes of 20 000 records and of those of many, of
+/// storing the whole, of reading it back, and of building the state from it.
 pub fn measure_snapshot(users: u64) -> Vec<f64> {
     let parameters = parameters(true);
     let mut state = empty(&parameters);
@@ -140,6 +140,8 @@ pub fn measure_snapshot(users: u64) -> Vec<f64> {
     let (whole_seconds, whole) = timed(|| state.take_snapshot(true));
     run(&mut state, &mut traffic, 20_000);
     let (change_seconds, change) = timed(|| state.take_snapshot(false));
+    run(&mut state, &mut traffic, users);
+    let (busy_seconds, _) = timed(|| state.take_snapshot(false));
     let bytes = |puts: &[(Vec<u8>, Vec<u8>)]| puts.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
     let sizes = (bytes(&whole.puts), bytes(&change.puts));
 
@@ -163,7 +165,16 @@ pub fn measure_snapshot(users: u64) -> Vec<f64> {
         PartitionState::from_snapshot(topic, PARTITION, parameters, state.next(), Watermark::NONE, &found.entries)
     });
     built.expect("a state");
-    vec![whole_seconds, count(sizes.0), change_seconds, count(sizes.1), store_seconds, read_seconds, build_seconds]
+    vec![
+        whole_seconds,
+        count(sizes.0),
+        change_seconds,
+        count(sizes.1),
+        busy_seconds,
+        store_seconds,
+        read_seconds,
+        build_seconds,
+    ]
 }
 
 /// How long the actor stands still for a snapshot, and how fast a partition comes back from one.
@@ -182,11 +193,22 @@ pub fn snapshots(arguments: &Arguments, report: &mut Report) {
             milliseconds(figures[4]),
             milliseconds(figures[5]),
             milliseconds(figures[6]),
+            milliseconds(figures[7]),
         ]);
     }
     report.table(
-        "Snapshots, two records per user, statistics on (changes: of 20 000 records)",
-        &["users", "whole, ms", "KiB", "changes, ms", "KiB", "store + sync, ms", "read, ms", "build, ms"],
+        "Snapshots, two records per user, statistics on (changes: of 20 000 records, and of one for each user)",
+        &[
+            "users",
+            "whole, ms",
+            "KiB",
+            "changes, ms",
+            "KiB",
+            "of many, ms",
+            "store + sync, ms",
+            "read, ms",
+            "build, ms",
+        ],
         &rows,
     );
 }

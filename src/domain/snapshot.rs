@@ -15,7 +15,7 @@
 //! | `g` | minutes that start at or before this lost records: absent unless some did |
 //!
 //! Chunks make a snapshot as large as what changed, not as what is open; a window whose chunks hold far more user
-//! entries than it has users is written anew.
+//! entries than it has users has them written anew.
 
 use std::sync::Arc;
 
@@ -40,6 +40,10 @@ pub struct StateDelta {
 
 /// Keys of one chunk: about 1 MiB of transaction keys.
 const CHUNK_KEYS: usize = 65_536;
+/// A key and an actor.
+const USER_BYTES: usize = 24;
+/// Looking up one user of a large table takes as long as passing so many by.
+const PASSED_BY_PER_LOOK_UP: usize = 8;
 
 #[must_use]
 pub(super) fn window_prefix(size: Millis, start: WindowStart) -> Vec<u8> {
@@ -184,43 +188,69 @@ impl PartitionState {
 }
 
 fn save_window(size: Millis, window: &mut OpenWindow, whole: bool, delta: &mut StateDelta) {
-    let prefix = window_prefix(size, window.start);
-    let rewrite = !whole && window.unsaved.stored_users > 2 * window.users.len() + CHUNK_KEYS;
-    if rewrite {
-        delta.removed_prefixes.push(prefix.clone());
-    }
-    let unsaved = &mut window.unsaved;
-    let (users, taken) = if whole || rewrite {
+    let OpenWindow { users, taken, unsaved, first, start } = window;
+    let prefix = window_prefix(size, *start);
+    if whole {
         unsaved.next_chunk = 0;
-        unsaved.stored_users = 0;
-        unsaved.users.clear();
-        unsaved.taken.clear();
-        (window.users.keys().copied().collect(), window.taken.iter().copied().collect())
-    } else {
-        (std::mem::take(&mut unsaved.users), std::mem::take(&mut unsaved.taken))
-    };
-    if unsaved.next_chunk == 0 {
-        delta.puts.push((join(&prefix, b"0"), Encoder::default().position(window.first).0));
+        unsaved.taken = taken.iter().copied().collect();
     }
-    for keys in taken.chunks(CHUNK_KEYS) {
+    if unsaved.next_chunk == 0 {
+        delta.puts.push((join(&prefix, b"0"), Encoder::default().position(*first).0));
+    }
+    for keys in unsaved.taken.chunks(CHUNK_KEYS) {
         delta.puts.push((chunk_key(&prefix, b't', unsaved.next_chunk), keys_to_bytes(keys)));
         unsaved.next_chunk += 1;
     }
-    for keys in users.chunks(CHUNK_KEYS) {
-        let mut value = Vec::with_capacity(keys.len() * 24);
-        for key in keys {
-            if let Some(actor) = window.users.get_mut(key) {
-                actor.clear_changed();
-                value.extend_from_slice(&key.to_bytes());
-                value.extend_from_slice(&actor.to_bytes());
+    unsaved.taken.clear();
+
+    let rewrite = !whole && unsaved.stored_users > 2 * users.len() + CHUNK_KEYS;
+    if rewrite {
+        delta.removed_prefixes.push(join(&prefix, b"u"));
+    }
+    let all = whole || rewrite;
+    if all {
+        unsaved.stored_users = 0;
+    }
+    let mut chunks = UserChunks { expected: if all { users.len() } else { unsaved.users.len() }, full: Vec::new() };
+    if all || unsaved.users.len() * PASSED_BY_PER_LOOK_UP > users.len() {
+        let changed = users.iter_mut().filter(|(_, actor)| all || actor.is_changed());
+        changed.for_each(|(key, actor)| chunks.save(*key, actor));
+    } else {
+        for key in &unsaved.users {
+            if let Some(actor) = users.get_mut(key) {
+                chunks.save(*key, actor);
             }
         }
-        delta.puts.push((chunk_key(&prefix, b'u', unsaved.next_chunk), value));
+    }
+    unsaved.users.clear();
+    for chunk in chunks.full {
+        unsaved.stored_users += chunk.len() / USER_BYTES;
+        delta.puts.push((chunk_key(&prefix, b'u', unsaved.next_chunk), chunk));
         unsaved.next_chunk += 1;
-        unsaved.stored_users += keys.len();
     }
     // A window without any chunk still needs its head only once.
     unsaved.next_chunk = unsaved.next_chunk.max(1);
+}
+
+/// Values of user chunks, each but the last of them full.
+struct UserChunks {
+    full: Vec<Vec<u8>>,
+    /// Users still to come.
+    expected: usize,
+}
+
+impl UserChunks {
+    fn save(&mut self, key: IdKey, actor: &mut UserActor) {
+        actor.clear_changed();
+        if self.full.last().is_none_or(|chunk| chunk.len() == CHUNK_KEYS * USER_BYTES) {
+            self.full.push(Vec::with_capacity(self.expected.min(CHUNK_KEYS) * USER_BYTES));
+        }
+        self.expected = self.expected.saturating_sub(1);
+        if let Some(chunk) = self.full.last_mut() {
+            chunk.extend_from_slice(&key.to_bytes());
+            chunk.extend_from_slice(&actor.to_bytes());
+        }
+    }
 }
 
 fn save_minute(minute: &mut StatisticsMinute, whole: bool, delta: &mut StateDelta) {

@@ -207,6 +207,7 @@ impl StatisticsState {
     pub fn shed(&mut self) {
         self.shed = true;
         self.orders = HashMap::new();
+        self.spare_orders = DigestSet::default();
         for minute in &mut self.minutes {
             *minute = StatisticsMinute::new(minute.start, minute.first);
         }
@@ -287,5 +288,49 @@ impl StatisticsMinute {
         if !std::mem::replace(&mut state.unsaved, true) {
             self.unsaved_rows.push(key);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+    use crate::domain::time::EventTime;
+
+    const FIRST: Position = Position { offset: Offset(0), watermark: Watermark::NONE };
+
+    fn count(state: &mut StatisticsState, minute: i64, orders: impl Iterator<Item = u32>) {
+        for order in orders {
+            let transaction = Transaction {
+                transaction_id: Cow::Borrowed("t"),
+                order_id: Cow::Owned(format!("o-{order}")),
+                user_id: Cow::Borrowed("u"),
+                merchant_id: Cow::Borrowed("m"),
+                amount_minor: 1,
+                currency: *b"EUR",
+                status: None,
+                event_time: EventTime(minute * 60_000),
+            };
+            state.minute(WindowStart(minute * 60_000), FIRST).count(&transaction, Offset(i64::from(order)));
+        }
+    }
+
+    fn orders(state: &StatisticsState) -> Vec<u64> {
+        let rows = state.minutes.iter().flat_map(|minute| minute.rows.values());
+        rows.map(|row| row.row.order_count).collect()
+    }
+
+    #[test]
+    fn the_set_of_a_closed_minute_is_used_again_without_its_orders() {
+        let mut state = StatisticsState::new(false, FIRST);
+        count(&mut state, 0, 0..1_000);
+        state.close(Watermark(60_000));
+        assert!(state.spare_orders.is_empty() && state.spare_orders.capacity() >= 1_000);
+        count(&mut state, 1, (0..10).chain(0..10));
+        assert_eq!(orders(&state), [1_000, 10]);
+        // A hundred times as much room as it needs: given back.
+        state.close(Watermark(120_000));
+        assert_eq!(state.spare_orders.capacity(), 0);
     }
 }

@@ -45,6 +45,12 @@ impl UserActor {
         first
     }
 
+    /// Whether the actor has changed since the last snapshot.
+    #[must_use]
+    pub fn is_changed(self) -> bool {
+        self.flags & CHANGED != 0
+    }
+
     pub fn clear_changed(&mut self) {
         self.flags &= !CHANGED;
     }

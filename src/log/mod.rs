@@ -97,7 +97,8 @@ pub trait Log {
     /// Carries out one step of the commit cycle; may block as long as the transaction time-out allows.
     fn execute(&mut self, step: &Step) -> Outcome;
 
-    /// End of the partition for a committed reader, as last heard; `None` before the first answer.
+    /// End of the partition as last heard, on Kafka with the records of open transactions, which cannot be read yet; `None`
+    /// before the first answer.
     fn end_offset(&self, partition: PartitionId) -> Option<Offset>;
 
     /// Waits until something may have happened, at most `timeout`.

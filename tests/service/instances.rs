@@ -69,7 +69,7 @@ fn a_rebalance_at_the_end_of_the_log_skips_no_record() {
 /// The same while a transaction upstream is open: the log goes on behind the end that a reader of committed records sees,
 /// so the service takes records at once, and the end among them.
 #[test]
-fn a_rebalance_at_an_open_transaction_skips_no_record_and_recovers_what_it_must_once() {
+fn a_rebalance_at_an_open_transaction_skips_no_record() {
     let scenario = Scenario::new().create_topics();
     let second = scenario.instance("b");
     let one_each = |round: i64| {
@@ -93,9 +93,7 @@ fn a_rebalance_at_an_open_transaction_skips_no_record_and_recovers_what_it_must_
     thread::sleep(Duration::from_millis(500));
     let b = start_ready(&scenario, &second);
     wait_until_or_show(PATIENCE, "both own two partitions", || scenario.logs(), || owned(&a) == 2 && owned(&b) == 2);
-    thread::sleep(Duration::from_secs(2));
-    let recovered = a.log().matches("recovered anew").count();
-    assert!((1..=4).contains(&recovered), "{recovered} times\n{}", a.log());
+    thread::sleep(Duration::from_secs(1));
     undecided.commit();
     for round in 2..=5 {
         scenario.produce(one_each(round));
@@ -105,7 +103,7 @@ fn a_rebalance_at_an_open_transaction_skips_no_record_and_recovers_what_it_must_
     let taken_back = one_each(6).chain(fill(6));
     produce_aborted_transaction(scenario.bootstrap(), &scenario.config.source_topic, taken_back);
     assert_eq!(scenario.assert_exact().alerts.len(), 4);
-    assert_eq!(a.log().matches("recovered anew").count(), recovered, "{}", a.log());
+    assert!(!a.log().contains("recovered anew"), "{}", a.log());
 }
 
 #[test]

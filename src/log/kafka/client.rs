@@ -1,6 +1,6 @@
 //! The Kafka log: one consumer and one transactional writer, owned together by the I/O thread.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CString;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -53,6 +53,10 @@ pub struct KafkaLog {
     reading: HashMap<PartitionId, Offset>,
     /// Partitions that the fetcher has given up, to be told once their last records are handed on.
     failed: HashMap<PartitionId, String>,
+    /// Partitions that a rebalance may have set to a wrong position: they are assigned anew before they are read on.
+    displaced: HashSet<PartitionId>,
+    /// A revocation that the engine has not answered yet.
+    is_handing_over: bool,
     noted: Vec<LogEvent>,
     /// The member id of the last assignment; the client forgets its own when it gives its session up.
     joined_as: Option<String>,
@@ -92,6 +96,8 @@ impl KafkaLog {
             queues: HashMap::new(),
             reading: HashMap::new(),
             failed: HashMap::new(),
+            displaced: HashSet::new(),
+            is_handing_over: false,
             noted: Vec::new(),
             joined_as: None,
             lost: None,
@@ -139,29 +145,19 @@ impl KafkaLog {
                 self.lost.get_or_insert_default();
             }
             if let LogEvent::Assigned(_) | LogEvent::Revoked(_) | LogEvent::Lost(_) = event {
-                self.give_misplaced_up();
+                // It has paused every partition, and resumes it from the client's position.
+                let misplaced = self.queues.iter().filter(|(_, queue)| queue.is_misplaced());
+                self.displaced.extend(misplaced.map(|(&partition, _)| partition));
             }
+            self.is_handing_over |= matches!(event, LogEvent::Revoked(_));
             self.noted.push(event);
-        }
-    }
-
-    /// A rebalance has paused every partition, to resume it from the client's position: those whose position may be wrong
-    /// must not be read on.
-    fn give_misplaced_up(&mut self) {
-        let misplaced = self
-            .queues
-            .iter()
-            .filter(|(partition, queue)| queue.is_misplaced() && self.reading.contains_key(partition));
-        for (&partition, _) in misplaced {
-            let why = || "a rebalance came while the client's position was behind an end of partition".to_owned();
-            self.failed.entry(partition).or_insert_with(why);
         }
     }
 
     /// Whether a rebalance waits for the engine's answer: assigning or giving up anything would be taken for it.
     fn rebalance_waits(&mut self) -> bool {
         self.serve(Duration::ZERO);
-        self.noted.iter().any(|event| matches!(event, LogEvent::Revoked(_) | LogEvent::Lost(_)))
+        self.is_handing_over || self.noted.iter().any(|event| matches!(event, LogEvent::Revoked(_) | LogEvent::Lost(_)))
     }
 
     fn is_fenced(&self) -> bool {
@@ -226,6 +222,8 @@ impl KafkaLog {
         self.reading.clear();
         self.noted.clear();
         self.failed.clear();
+        self.displaced.clear();
+        self.is_handing_over = false;
         self.lost = None;
         self.is_joining = true;
         self.commits = OffsetCommits::new(&consumer);
@@ -318,8 +316,9 @@ impl Log for KafkaLog {
             return Err("the group is rebalancing".to_owned());
         }
         self.failed.remove(&partition);
+        self.displaced.remove(&partition);
         if self.reading.remove(&partition).is_some() {
-            // It could not be given up when it was stopped, because a rebalance waited; assigned twice it is refused.
+            // Assigned twice it is refused. It could not be given up when a rebalance waited, or is to be read elsewhere.
             self.unassign(&[partition]);
         }
         if !self.queues.contains_key(&partition) {
@@ -339,7 +338,9 @@ impl Log for KafkaLog {
     }
 
     fn stop(&mut self, partitions: &[PartitionId], release: bool) {
-        if !release && self.rebalance_waits() {
+        if release {
+            self.is_handing_over = false;
+        } else if self.rebalance_waits() {
             // What is given up now would answer it; it is given up with what the rebalance takes.
             return;
         }
@@ -357,6 +358,16 @@ impl Log for KafkaLog {
     fn read(&mut self, partition: PartitionId, max: usize) -> Read<MessageBatch> {
         if let Some(error) = self.failed.remove(&partition) {
             return Read::Failed(error);
+        }
+        if self.displaced.contains(&partition)
+            && let Some(&expected) = self.reading.get(&partition)
+        {
+            return match self.start(partition, expected) {
+                Ok(()) => Read::Nothing,
+                // A rebalance waits; it is tried again afterwards.
+                Err(_) if self.reading.contains_key(&partition) => Read::Nothing,
+                Err(why) => Read::Failed(why),
+            };
         }
         let end = self.end_offset(partition);
         let (Some(queue), Some(expected)) = (self.queues.get_mut(&partition), self.reading.get_mut(&partition)) else {

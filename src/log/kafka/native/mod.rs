@@ -79,13 +79,12 @@ impl PartitionQueue {
     /// go on (`is_behind`), where such an event is rare, and [`Self::is_misplaced`] tells of it.
     pub fn take(&mut self, max: usize, is_behind: bool) -> TakenMessages {
         let messages = if is_behind { self.take_at_once(max) } else { self.take_one_by_one(max) };
-        let ends_with_a_record = messages.last().map(|&last| is_record(last));
-        self.is_misplaced = match ends_with_a_record {
-            Some(true) => false,
-            Some(false) if is_behind => true,
-            // Taken by itself, an event leaves the position alone, and a record puts it right.
-            _ => self.is_misplaced && !messages.iter().any(|&message| is_record(message)),
-        };
+        // Taken by itself, an event leaves the position alone. A single record at once leaves it alone too when the event
+        // has brought it there, but for its leader's epoch.
+        let ends_with_an_event = messages.last().is_some_and(|&last| !is_record(last));
+        let records = messages.iter().filter(|&&message| is_record(message)).count();
+        let is_put_right = records > usize::from(is_behind);
+        self.is_misplaced = if is_behind && ends_with_an_event { true } else { self.is_misplaced && !is_put_right };
         TakenMessages::sort(messages, &self.consumer)
     }
 
