@@ -17,6 +17,7 @@ fn the_loss_of_any_one_of_three_brokers_costs_time_and_nothing_else() {
     let watch = scenario.watch();
     let transactional_id = format!("{}-a", scenario.config.group);
     for what in ["leader", "transaction coordinator", "group coordinator"] {
+        cluster.wait_until_in_sync();
         thread::sleep(Duration::from_secs(2));
         let victim = match what {
             "leader" => cluster.leader(&scenario.config.source_topic, 0),

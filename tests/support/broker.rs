@@ -174,6 +174,19 @@ impl Cluster {
         &self.nodes[usize::try_from(leader - 1).expect("a node")]
     }
 
+    /// Waits until every node has every record: until then the loss of another may leave too few.
+    pub fn wait_until_in_sync(&self) {
+        let client: BaseConsumer =
+            ClientConfig::new().set("bootstrap.servers", self.bootstrap()).create().expect("a Kafka client");
+        let in_sync = || {
+            client.fetch_metadata(None, Duration::from_secs(5)).is_ok_and(|metadata| {
+                let mut partitions = metadata.topics().iter().flat_map(|topic| topic.partitions());
+                partitions.all(|partition| partition.isr().len() == Self::NODES)
+            })
+        };
+        wait_until_or_show(Duration::from_secs(60), "all replicas are in sync", || self.nodes[0].log(), in_sync);
+    }
+
     /// The node that looks after a consumer group.
     pub fn group_coordinator(&self, group: &str) -> &Broker {
         self.leader("__consumer_offsets", internal_partition(group))

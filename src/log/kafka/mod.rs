@@ -10,6 +10,7 @@ mod client;
 mod feed;
 mod membership;
 mod native;
+mod offsets_call;
 mod reader;
 mod settings;
 mod writer;

@@ -241,6 +241,9 @@ fn scan(
     since_ms: i64,
     mut visit: impl FnMut(&BorrowedMessage<'_>) -> Option<()>,
 ) -> Result<(), String> {
+    // Both learn who leads the partitions now: a client that is seldom used asks a leader of long ago, and if that broker
+    // is dead it never learns of another.
+    partition_count(uncommitted, topic)?;
     let count = partition_count(client, topic)?;
     // Asked without regard to transactions: a reader of committed records is told of no time behind an open one.
     let starts = starts(uncommitted, topic, count, since_ms)?;

@@ -13,10 +13,15 @@ use crate::clock;
 use crate::log::kafka::classify;
 use crate::log::kafka::membership::{Membership, WriterContext};
 use crate::log::kafka::native::{NativeRecord, group_generation, produce};
+use crate::log::kafka::offsets_call::OffsetsCall;
 use crate::log::kafka::settings::{KafkaSettings, WriterLimits};
 use crate::protocol::cycle::{OffsetCommit, Outcome};
 use crate::protocol::output::{Destination, OutputRecord};
 
+/// How long the group's coordinator may take to note offsets. Without one they wait for ever, and nothing else happens.
+const OFFSETS_PATIENCE: Duration = Duration::from_secs(5);
+/// How much later than its time-out the call may return.
+const OFFSETS_GRACE: Duration = Duration::from_secs(1);
 /// How long one attempt to settle the predecessor may take before the I/O thread looks around again.
 const INIT_ATTEMPT: Duration = Duration::from_secs(5);
 const POLL_PAUSE: Duration = Duration::from_micros(200);
@@ -26,7 +31,7 @@ pub struct Writer {
     settings: KafkaSettings,
     limits: WriterLimits,
     topics: [CString; 3],
-    producer: Option<BaseProducer<WriterContext>>,
+    producer: Option<OffsetsCall>,
 }
 
 impl Writer {
@@ -52,19 +57,20 @@ impl Writer {
             Ok(producer) => producer,
             Err(error) => return Outcome::Doubtful(format!("producer: {error}")),
         };
-        if !self.settings.transactional {
-            self.producer = Some(producer);
-            return Outcome::Done;
+        if self.settings.transactional
+            && let Err(error) = producer.init_transactions(INIT_ATTEMPT)
+        {
+            return match classify::transaction_error(&error) {
+                Outcome::Fenced(why) => Outcome::Fenced(why),
+                _ => Outcome::Doubtful(format!("init_transactions: {error}")),
+            };
         }
-        match producer.init_transactions(INIT_ATTEMPT) {
-            Ok(()) => {
+        match OffsetsCall::new(producer) {
+            Ok(producer) => {
                 self.producer = Some(producer);
                 Outcome::Done
             }
-            Err(error) => match classify::transaction_error(&error) {
-                Outcome::Fenced(why) => Outcome::Fenced(why),
-                _ => Outcome::Doubtful(format!("init_transactions: {error}")),
-            },
+            Err(error) => Outcome::Doubtful(format!("a thread of the writer: {error}")),
         }
     }
 
@@ -85,7 +91,7 @@ impl Writer {
             && let Some(producer) = &self.producer
         {
             // A transaction begins with a clean slate; without one each call does.
-            producer.context().reset();
+            producer.producer().context().reset();
         }
         let deadline = clock::monotonic_now() + self.settings.transaction_timeout;
         let topics = self.topics.clone();
@@ -114,22 +120,27 @@ impl Writer {
     /// Adds the consumed offsets to the transaction. The generation is checked just before: the broker accepts the
     /// offsets of somebody who is no member at all, unfenced.
     pub fn send_offsets(&mut self, commits: &[OffsetCommit], consumer: &BaseConsumer<Membership>) -> Outcome {
-        let timeout = self.settings.transaction_timeout;
-        let topic = self.settings.topic.clone();
-        self.with(|writer, _| {
-            if group_generation(consumer) < 0 {
-                return Outcome::Abortable("not a member of the group at the moment".to_owned());
+        let timeout = self.settings.transaction_timeout.min(OFFSETS_PATIENCE);
+        let Some(producer) = &mut self.producer else {
+            return Outcome::Doubtful("there is no producer".to_owned());
+        };
+        if group_generation(consumer) < 0 {
+            return Outcome::Abortable("not a member of the group at the moment".to_owned());
+        }
+        let Some(group) = consumer.group_metadata() else {
+            return Outcome::Abortable("the group is not known yet".to_owned());
+        };
+        let offsets = match offset_list(&self.settings.topic, commits) {
+            Ok(offsets) => offsets,
+            Err(why) => return Outcome::Doubtful(why),
+        };
+        match producer.send(offsets, group, timeout, OFFSETS_GRACE) {
+            Some(sent) => sent.map_or_else(|error| classify::transaction_error(&error), |()| Outcome::Done),
+            None => {
+                self.producer = None;
+                Outcome::Doubtful("the group's coordinator did not answer; the writer is left behind".to_owned())
             }
-            let Some(group) = consumer.group_metadata() else {
-                return Outcome::Abortable("the group is not known yet".to_owned());
-            };
-            let offsets = match offset_list(&topic, commits) {
-                Ok(offsets) => offsets,
-                Err(why) => return Outcome::Doubtful(why),
-            };
-            let sent = writer.producer().send_offsets_to_transaction(&offsets, &group, timeout);
-            sent.map_or_else(|error| classify::transaction_error(&error), |()| Outcome::Done)
-        })
+        }
     }
 
     pub fn commit(&mut self) -> Outcome {
@@ -169,7 +180,7 @@ impl Writer {
 
     fn with(&mut self, act: impl FnOnce(&Held<'_>, &KafkaSettings) -> Outcome) -> Outcome {
         match &self.producer {
-            Some(producer) => act(&Held(producer), &self.settings),
+            Some(producer) => act(&Held(producer.producer()), &self.settings),
             None => Outcome::Doubtful("there is no producer".to_owned()),
         }
     }
