@@ -1,8 +1,8 @@
-//! `tallyguard checkpoint list|verify`: the local snapshots, looked at without touching them, whether the service runs or
-//! not.
+//! `tallyguard checkpoint list|verify|export|import`: the local snapshots, looked at without touching them, whether the
+//! service runs or not, and taken to another machine.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, SecondsFormat};
 use clap::{Args, Subcommand};
@@ -13,7 +13,8 @@ use crate::clock::wall_clock_ms;
 use crate::config::Settings;
 use crate::protocol::recovery::SnapshotHead;
 use crate::state::{
-    self, CheckpointInfo, NamelessCheckpoint, ReadOnlyStore, SnapshotStore, StateError, StoredPartition, VerifyReport,
+    self, CheckpointInfo, NamelessCheckpoint, ReadOnlyStore, SnapshotStore, StateError, StoredPartition,
+    VerifiedPartition, VerifyReport, transfer,
 };
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +30,49 @@ Example:
 A damaged checkpoint loses nothing: the log rebuilds the state. Delete its folder, and look at the
 disk.")]
     Verify(CheckpointArgs),
+    /// Copy a checkpoint to a folder, verified: for another machine, or to keep
+    #[command(after_help = "\
+Example:
+  tallyguard checkpoint export --config tallyguard.toml --to /backup/tallyguard-monday
+
+The service may run meanwhile.")]
+    Export(ExportArgs),
+    /// Make an exported checkpoint the state of this instance, which must not run
+    #[command(after_help = "\
+Example:
+  tallyguard checkpoint import --config tallyguard.toml --from /backup/tallyguard-monday
+
+At its start the service compares it with the group's offsets and the log, and replays what came since. A
+checkpoint of another log is refused then, and one that is too old costs a longer replay.")]
+    Import(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub file: ConfigFile,
+
+    /// Folder to make; it must not exist
+    #[arg(long, value_name = "DIR")]
+    pub to: PathBuf,
+
+    /// Which checkpoint, as `checkpoint list` numbers them [default: the newest]
+    #[arg(long, value_name = "N")]
+    pub id: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    pub file: ConfigFile,
+
+    /// Folder that `checkpoint export` made
+    #[arg(long, value_name = "DIR")]
+    pub from: PathBuf,
+
+    /// Move the state that is there aside
+    #[arg(long)]
+    pub replace: bool,
 }
 
 #[derive(Debug, Args)]
@@ -68,14 +112,105 @@ struct ListedPartition {
 /// # Errors
 /// When the state directory cannot be read, or the result cannot be written.
 pub fn run(command: &CheckpointCommand) -> anyhow::Result<Exit> {
-    let (args, verifies) = match command {
-        CheckpointCommand::List(args) => (args, false),
-        CheckpointCommand::Verify(args) => (args, true),
-    };
-    let settings = match super::load(&args.file.config) {
+    let (CheckpointCommand::List(CheckpointArgs { file, .. })
+    | CheckpointCommand::Verify(CheckpointArgs { file, .. })
+    | CheckpointCommand::Export(ExportArgs { file, .. })
+    | CheckpointCommand::Import(ImportArgs { file, .. })) = command;
+    let settings = match super::load(&file.config) {
         Ok(settings) => settings,
         Err(exit) => return Ok(exit),
     };
+    match command {
+        CheckpointCommand::List(args) => look(args, false, &settings),
+        CheckpointCommand::Verify(args) => look(args, true, &settings),
+        CheckpointCommand::Export(args) => export(args, &settings),
+        CheckpointCommand::Import(args) => import(args, &settings),
+    }
+}
+
+fn export(args: &ExportArgs, settings: &Settings) -> anyhow::Result<Exit> {
+    let state_dir = &settings.instance.state_dir;
+    let all = SnapshotStore::survey_checkpoints(state_dir)?.0;
+    let wanted = match args.id {
+        Some(id) => all.into_iter().find(|checkpoint| checkpoint.sequence == id),
+        None => all.into_iter().next_back(),
+    };
+    let Some(checkpoint) = wanted else {
+        let which = args.id.map_or_else(|| "no checkpoint".to_owned(), |id| format!("no checkpoint {id}"));
+        anyhow::bail!("{} holds {which}; `tallyguard checkpoint list` shows what there is", state_dir.display());
+    };
+    let report = match transfer::export(&checkpoint.path, &args.to) {
+        Ok(report) => report,
+        Err(_) if !checkpoint.path.exists() => {
+            let id = checkpoint.sequence;
+            anyhow::bail!("checkpoint {id} was deleted meanwhile by the service, which keeps the newest; try again");
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(exit) = refuse_damage(&report)? {
+        return Ok(exit);
+    }
+    let (id, to) = (checkpoint.sequence, args.to.display());
+    print(&format!("checkpoint {id} is in {to}, verified\n{}", partitions(&report)))?;
+    Ok(Exit::Done)
+}
+
+fn import(args: &ImportArgs, settings: &Settings) -> anyhow::Result<Exit> {
+    let stored = ReadOnlyStore::open(&args.from)?.partitions()?.known;
+    let mut reasons: Vec<String> = stored.iter().filter_map(judge_header).collect();
+    let heads = stored.iter().filter_map(|stored| serde_json::from_slice::<SnapshotHead>(&stored.header).ok());
+    let mut foreign: Vec<String> = heads.map(|head| head.identity.group).collect();
+    foreign.retain(|group| *group != settings.source.group);
+    foreign.dedup();
+    let group = &settings.source.group;
+    reasons.extend(foreign.iter().map(|other| format!("it is of the group {other}, and source.group is {group}")));
+    if !reasons.is_empty() {
+        tracing::error!("{} is not imported: {}", args.from.display(), reasons.join("; "));
+        return Ok(Exit::Refused);
+    }
+    let state_dir = &settings.instance.state_dir;
+    let imported = match transfer::import(&args.from, state_dir, args.replace, wall_clock_ms()) {
+        Ok(imported) => imported,
+        Err(StateError::Io { path, source, .. }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+            let state = path.display();
+            tracing::error!("{state} exists: this instance has a state; with --replace it is moved aside");
+            return Ok(Exit::Refused);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    if let Some(exit) = refuse_damage(&imported.report)? {
+        return Ok(exit);
+    }
+    let mut text = format!("{} is the state of {} now\n", args.from.display(), state_dir.display());
+    text += &partitions(&imported.report);
+    if let Some(replaced) = imported.replaced {
+        let _ = writeln!(text, "what was there before is in {}; delete it when all is well", replaced.display());
+    }
+    print(&text)?;
+    Ok(Exit::Done)
+}
+
+fn partitions(report: &VerifyReport) -> String {
+    let line = |found: &VerifiedPartition| {
+        format!("    partition {} through {}, {} entries\n", found.partition, found.through, found.entries)
+    };
+    report.sound.iter().map(line).collect()
+}
+
+fn refuse_damage(report: &VerifyReport) -> anyhow::Result<Option<Exit>> {
+    if report.is_sound() {
+        return Ok(None);
+    }
+    let mut text = format!("{}: DAMAGED, nothing was copied\n", report.path.display());
+    for (partition, why) in &report.corrupt {
+        let _ = writeln!(text, "    partition {partition}: {why}");
+    }
+    text += "    what to do: take another checkpoint, and check the disk; the log rebuilds the state without any\n";
+    print(&text)?;
+    Ok(Some(Exit::Failed))
+}
+
+fn look(args: &CheckpointArgs, verifies: bool, settings: &Settings) -> anyhow::Result<Exit> {
     let (described, mut nameless) = SnapshotStore::survey_checkpoints(&settings.instance.state_dir)?;
     let mut listed: Vec<Listed> = described.into_iter().map(Listed::from).collect();
     if verifies {
@@ -87,7 +222,7 @@ pub fn run(command: &CheckpointCommand) -> anyhow::Result<Exit> {
         nameless.retain(|checkpoint| !is_gone(&checkpoint.path));
     }
     let is_sound = !verifies || nameless.is_empty() && listed.iter().all(Listed::is_sound);
-    let report = Report { settings: &settings, checkpoints: &listed, nameless: &nameless };
+    let report = Report { settings, checkpoints: &listed, nameless: &nameless };
     print(&if args.json { report.as_json() } else { report.as_text() })?;
     if is_sound { Ok(Exit::Done) } else { Ok(Exit::Failed) }
 }

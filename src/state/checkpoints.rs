@@ -16,7 +16,7 @@ use crate::state::error::StateError;
 use crate::state::{StoredPartitions, directory};
 
 /// In each checkpoint folder: what it holds, so that listing need not open it.
-const DESCRIPTION: &str = "tallyguard-checkpoint.json";
+pub(super) const DESCRIPTION: &str = "tallyguard-checkpoint.json";
 const DESCRIPTION_VERSION: u32 = 1;
 
 /// A retained checkpoint.
@@ -186,7 +186,7 @@ fn size_of_files(path: &Path) -> Result<u64, StateError> {
     Ok(bytes)
 }
 
-fn remove_if_there(path: &Path) -> Result<(), StateError> {
+pub(super) fn remove_if_there(path: &Path) -> Result<(), StateError> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(StateError::Io { action: "delete", path: path.to_owned(), source: error })

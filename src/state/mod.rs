@@ -14,10 +14,11 @@
 //! <state_dir>/store/                  RocksDB: the newest snapshot of each partition
 //! <state_dir>/checkpoints/<sequence>/ older states, complete, hard-linked; each can be read by itself
 //! <state_dir>/corrupt-<epoch ms>/     a store that could not be read, set aside for a look; safe to delete
+//! <state_dir>/replaced-<epoch ms>/    the store that an import took the place of; safe to delete
 //! ```
 //!
 //! Reading order: [`keys`] (what is on disk), [`manifest`] (how it proves itself), [`store`], [`reading`],
-//! [`checkpoints`], [`snapshotter`] (the thread), [`merge`].
+//! [`checkpoints`], [`transfer`], [`snapshotter`] (the thread), [`merge`].
 
 pub mod checkpoints;
 mod directory;
@@ -30,13 +31,14 @@ mod options;
 pub mod reading;
 pub mod snapshotter;
 pub mod store;
+pub mod transfer;
 
 pub use checkpoints::{CheckpointInfo, NamelessCheckpoint};
 pub(crate) use directory::{DirectoryLock, damage_before_opening};
 pub use error::StateError;
 pub use options::StoreOptions;
 pub(crate) use options::log_through_tracing;
-pub use reading::{ReadOnlyStore, VerifyReport, verify};
+pub use reading::{ReadOnlyStore, VerifiedPartition, VerifyReport, verify};
 pub use snapshotter::{NotTaken, SnapshotEvent, SnapshotSink, Snapshotter, SnapshotterHandle, SnapshotterSettings};
 pub use store::{OpenReport, SetAside, SnapshotStore};
 

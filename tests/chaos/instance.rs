@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::dice::Dice;
 use crate::scenario::{PATIENCE, Scenario};
 use crate::shim::{Disk, Shim};
-use crate::support::{Service, TestConfig};
+use crate::support::{Service, TestConfig, wait_until_or_show};
 
 /// A process that was replaced learns of it with its next heartbeat or commit.
 const UNTIL_IT_LEAVES: Duration = Duration::from_secs(40);
@@ -58,20 +58,29 @@ impl Instance {
         assert_eq!(code, Some(0), "{}", self.process.log());
     }
 
-    /// A second process with the same id and a state folder of its own comes while the first is frozen; the first wakes
-    /// and must leave with 4.
+    /// A second process with the same id and a state folder of its own comes while the first is frozen. When it wakes one
+    /// of them must leave with 4: the first, unless it was frozen before it had joined the group, and so joins last.
     pub fn is_replaced_while_frozen(&mut self, scenario: &Scenario, frozen: Duration) {
         self.process.sigstop();
         let successor_dir = scenario.dir().join(format!("successor-{}-{}", self.name, self.successors));
         self.successors += 1;
         fs::create_dir_all(&successor_dir).expect("a folder for the successor");
         let config = self.config.clone().for_instance(self.name, &successor_dir);
-        let (successor, shim) = start(scenario, &config);
+        let (mut successor, shim) = start(scenario, &config);
         std::thread::sleep(frozen);
         self.process.sigcont();
-        let code = self.process.wait_exit(UNTIL_IT_LEAVES);
-        assert_eq!(code, Some(4), "{}\n{}", self.process.log(), scenario.logs());
-        (self.process, self.shim, self.config) = (successor, shim, config);
+        wait_until_or_show(
+            UNTIL_IT_LEAVES,
+            "one of two processes with one id has left",
+            || scenario.logs(),
+            || !self.process.is_running() || !successor.is_running(),
+        );
+        let stays = self.process.is_running();
+        let gone = if stays { &mut successor } else { &mut self.process };
+        assert_eq!(gone.wait_exit(Duration::ZERO), Some(4), "{}\n{}", gone.log(), scenario.logs());
+        if !stays {
+            (self.process, self.shim, self.config) = (successor, shim, config);
+        }
     }
 
     /// The process may go on without snapshots, or leave with 1 and be started again, as a supervisor would.

@@ -52,6 +52,78 @@ fn replace(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
+/// A machine is lost; another one goes on with what was exported, and replays what came since.
+#[test]
+fn an_exported_checkpoint_is_the_state_of_another_machine() {
+    let world = World::new();
+    world.checkpoint();
+    let export = world.path("exported").display().to_string();
+    let (code, out, err) = world.run(&["checkpoint", "export"], &["--to", &export]);
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("verified") && out.contains("partition 0 through"), "{out}");
+    let (code, _, err) = world.run(&["checkpoint", "export"], &["--to", &export]);
+    assert_eq!(code, 1, "it exists: {err}");
+    assert_eq!(
+        world.run(&["checkpoint", "export"], &["--to", &world.path("other").display().to_string(), "--id", "77"]).0,
+        1
+    );
+
+    // Not over a state that is there, unless it is asked for.
+    let import = |more: &[&str]| world.run(&["checkpoint", "import"], &[&["--from", &export], more].concat());
+    let (code, _, err) = import(&[]);
+    assert!(code == 3 && err.contains("--replace"), "{code} {err}");
+    let (code, out, err) = import(&["--replace"]);
+    assert!(code == 0 && out.contains("what was there before"), "{out}{err}");
+
+    // The embedded log stays, everything else of the state is lost.
+    fs::remove_dir_all(world.path("state/store")).unwrap();
+    fs::remove_dir_all(world.path("state/checkpoints")).unwrap();
+    assert_eq!(import(&[]).0, 0);
+    let mut service = world.start();
+    assert!(service.log().contains("snapshot from"), "{}", service.log());
+    // Five of these are known already; with the others the user breaks the rule.
+    let file = world.path("more.ndjson");
+    fs::write(&file, burst("u-0", 11)).unwrap();
+    assert_eq!(world.run(&["ingest"], &[&file.display().to_string()]).0, 0);
+    wait_until(PATIENCE, "the alert", || world.alerts().iter().any(|alert| alert["user_id"] == "u-0"));
+    let (code, _, err) = world.run(&["checkpoint", "import"], &["--from", &export, "--replace"]);
+    assert!(code == 1 && err.contains("in use by"), "while the service runs: {code} {err}");
+    service.sigterm();
+    assert_eq!(service.wait_exit(PATIENCE), Some(0), "{}", service.log());
+}
+
+#[test]
+fn a_damaged_or_foreign_export_is_not_imported_and_changes_nothing() {
+    let world = World::new();
+    let checkpoint = world.checkpoint();
+    let export = world.path("exported");
+    let text = export.display().to_string();
+    assert_eq!(world.run(&["checkpoint", "export"], &["--to", &text]).0, 0);
+    let import = || world.run(&["checkpoint", "import"], &["--from", &text, "--replace"]);
+
+    let other = world.toml().replace("kind = 'embedded'", "kind = 'embedded'\ngroup = 'somebody-else'");
+    fs::write(world.config(), other).unwrap();
+    let (code, _, err) = import();
+    assert!(code == 3 && err.contains("somebody-else"), "{code} {err}");
+    fs::write(world.config(), world.toml()).unwrap();
+
+    let is_table = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "sst");
+    let files = |dir: &Path| fs::read_dir(dir).unwrap().flatten().map(|entry| entry.path()).collect::<Vec<_>>();
+    for dir in [&export, &checkpoint] {
+        let table = files(dir).into_iter().find(is_table).expect("a table");
+        let mut bytes = fs::read(&table).unwrap();
+        let middle = bytes.len() / 3;
+        bytes[middle] ^= 0x04;
+        replace(&table, &bytes);
+    }
+    let store = files(&world.path("state/store")).len();
+    let (code, out, err) = import();
+    assert_eq!(code, 1, "{out}{err}");
+    assert_eq!(files(&world.path("state/store")).len(), store, "nothing was moved");
+    let (code, out, err) = world.run(&["checkpoint", "export"], &["--to", &world.path("bad").display().to_string()]);
+    assert!(code == 1 && !world.path("bad").exists(), "{out}{err}");
+}
+
 /// But for OPTIONS, which nobody reads.
 #[test]
 fn a_flipped_bit_in_any_file_that_is_read_is_found() {
