@@ -37,6 +37,10 @@ mod outages;
 #[path = "service/instances.rs"]
 mod instances;
 
+// Instances come and go: from one to three to two, a rolling restart.
+#[path = "service/scaling.rs"]
+mod scaling;
+
 // At least once, at most once: what they promise, and what they do not.
 #[path = "service/modes.rs"]
 mod modes;

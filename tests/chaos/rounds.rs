@@ -118,14 +118,13 @@ fn round(seed: u64, time: Duration) {
         }
         thread::sleep(milliseconds(&mut dice, 1_000, 4_000));
         for instance in &mut instances {
-            let (name, process) = (instance.name, instance.process());
-            let stays = process.is_running();
-            assert!(stays, "{name} left by itself, seed {seed}, after {happened:?}\n{}", process.log());
+            instance.assert_it_stays(&world.scenario);
         }
     }
     world.kafka.leave_alone();
     world.sql.leave_alone();
     for instance in &mut instances {
+        instance.assert_it_stays(&world.scenario);
         instance.process().wait_ready(PATIENCE);
     }
     let sent = load.finish();

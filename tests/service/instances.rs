@@ -197,7 +197,8 @@ pub fn successor_of(scenario: &Scenario) -> TestConfig {
 }
 
 /// How many partitions the instance says it has.
-fn owned(service: &Service) -> usize {
+/// How many partitions it holds.
+pub fn owned(service: &Service) -> usize {
     let (_, body) = service.http_get("/api/v1/status");
     let status: serde_json::Value = serde_json::from_str(&body).unwrap_or_default();
     status["partitions"].as_array().map_or(0, Vec::len)
