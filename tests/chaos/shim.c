@@ -11,11 +11,13 @@
 #include <limits.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/time.h>
 #include <sys/uio.h>
+#include <threads.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -121,4 +123,28 @@ time_t time(time_t *where) {
   clock_gettime(CLOCK_REALTIME, &now);
   if (where) *where = now.tv_sec;
   return now.tv_sec;
+}
+
+/* Who waits until a time of day has computed it with the wrong clock, and the kernel compares it with the right one. A
+ * monotonic clock is far from the year 2001. */
+static struct timespec right(const struct timespec *until) {
+  struct timespec time = *until;
+  if (time.tv_sec > 1000000000) time.tv_sec -= control->clock_off;
+  return time;
+}
+
+int pthread_cond_timedwait(pthread_cond_t *restrict cond, pthread_mutex_t *restrict mutex,
+                           const struct timespec *restrict until) {
+  static int (*real)(pthread_cond_t *, pthread_mutex_t *, const struct timespec *);
+  /* The name alone would find the version of 1998. */
+  if (!real) *(void **)&real = dlvsym(RTLD_NEXT, "pthread_cond_timedwait", "GLIBC_2.3.2");
+  struct timespec time = right(until);
+  return real(cond, mutex, &time);
+}
+
+int cnd_timedwait(cnd_t *restrict cond, mtx_t *restrict mutex, const struct timespec *restrict until) {
+  static int (*real)(cnd_t *, mtx_t *, const struct timespec *);
+  if (!real) *(void **)&real = dlsym(RTLD_NEXT, "cnd_timedwait");
+  struct timespec time = right(until);
+  return real(cond, mutex, &time);
 }
