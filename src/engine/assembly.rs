@@ -7,6 +7,7 @@ use std::time::Duration;
 use crossbeam_channel::{bounded, unbounded};
 
 use crate::cli::exit::Exit;
+use crate::clock;
 use crate::config::{Mode, Settings, SourceKind, StartAt};
 use crate::engine::directory::ActorDirectory;
 use crate::engine::hosts::Arbiters;
@@ -39,6 +40,8 @@ const SETTLE_WITHOUT_MARKERS_MS: u64 = 1;
 /// The pause while the log is this many records ahead: a tenth of a second of work. Measured: docs/PERFORMANCE.md.
 const CATCH_UP_PAUSE_MS: u64 = 40;
 const CATCHING_UP_FROM: i64 = 100_000;
+/// How long the end waits for a recovery to let go of the snapshots: a call of its client and a little more.
+const STORE_CLOSES: Duration = Duration::from_secs(7);
 const OUTPUTS_PER_COMMIT_MAX: usize = 5_000;
 /// Group offsets expire after seven days without a commit; and a recovery looks for outputs since the last commit of each
 /// partition, idle ones included.
@@ -92,6 +95,7 @@ fn run<L: Log, R: RecoveryReader + Send + 'static>(
         tracing::warn!("{remark}");
     }
     let store = Arc::new(open_store(&settings.instance.state_dir, &mut monitor)?);
+    let open_store = Arc::downgrade(&store);
     let (reports, report_line) = bounded(REPORTS_MAX);
     let (recovery, requests) = bounded(1_024);
     // The worker answers what it was asked, so these three hold at most one entry per partition and request.
@@ -165,6 +169,12 @@ fn run<L: Log, R: RecoveryReader + Send + 'static>(
     let mut cycle = CommitCycle::new(cycle_settings(settings));
     cycle.writer_is_ready();
     IoThread::new(log, cycle, wiring, millis(settings.kafka.startup_timeout)).run();
+    // A recovery may still be under way. A process that ends with the store open takes RocksDB's locks from under its
+    // threads, and aborts.
+    let deadline = clock::monotonic_now() + STORE_CLOSES;
+    while open_store.strong_count() > 0 && clock::monotonic_now() < deadline {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     Ok(())
 }
 
