@@ -30,12 +30,11 @@ pub fn export(checkpoint: &Path, to: &Path) -> Result<VerifyReport, StateError> 
             source: io::ErrorKind::AlreadyExists.into(),
         });
     }
-    let unfinished = to.with_extension("unfinished");
-    remove_if_there(&unfinished)?;
-    copy(checkpoint, &unfinished, true)?;
-    let report = verify(&unfinished)?;
+    // The whole name is in it: another export, or a folder of somebody else's, has another one.
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let unfinished = to.with_file_name(format!(".{name}.unfinished"));
+    let report = copy_verified(checkpoint, &unfinished, true)?;
     if !report.is_sound() {
-        remove_if_there(&unfinished)?;
         return Ok(report);
     }
     fs::rename(&unfinished, to).map_err(StateError::io("rename", &unfinished))?;
@@ -50,10 +49,6 @@ pub fn export(checkpoint: &Path, to: &Path) -> Result<VerifyReport, StateError> 
 /// # Errors
 /// [`StateError::Locked`], [`StateError::Io`], [`StateError::Unreadable`].
 pub fn import(from: &Path, state_dir: &Path, replace: bool, now_ms: i64) -> Result<Imported, StateError> {
-    let report = verify(from)?;
-    if !report.is_sound() {
-        return Ok(Imported { report, replaced: None });
-    }
     fs::create_dir_all(state_dir).map_err(StateError::io("create", state_dir))?;
     let _lock = DirectoryLock::acquire(state_dir, now_ms)?;
     let store = directory::store_path(state_dir);
@@ -61,9 +56,11 @@ pub fn import(from: &Path, state_dir: &Path, replace: bool, now_ms: i64) -> Resu
         return Err(StateError::Io { action: "create", path: store, source: io::ErrorKind::AlreadyExists.into() });
     }
     let incoming = state_dir.join(".incoming");
-    remove_if_there(&incoming)?;
-    copy(from, &incoming, false)?;
+    let report = copy_verified(from, &incoming, false)?;
     let mut replaced = None;
+    if !report.is_sound() {
+        return Ok(Imported { report, replaced });
+    }
     if store.exists() {
         let aside = state_dir.join(format!("replaced-{now_ms}"));
         fs::rename(&store, &aside).map_err(StateError::io("rename", &store))?;
@@ -73,6 +70,16 @@ pub fn import(from: &Path, state_dir: &Path, replace: bool, now_ms: i64) -> Resu
     fs::rename(&incoming, &store).map_err(StateError::io("rename", &incoming))?;
     directory::sync_directory(state_dir)?;
     Ok(Imported { report, replaced })
+}
+
+/// Nothing is left of a copy that is not sound.
+fn copy_verified(from: &Path, to: &Path, with_description: bool) -> Result<VerifyReport, StateError> {
+    remove_if_there(to)?;
+    let copied = copy(from, to, with_description).and_then(|()| verify(to));
+    if !copied.as_ref().is_ok_and(VerifyReport::is_sound) {
+        remove_if_there(to)?;
+    }
+    copied
 }
 
 /// Every file, synced. A checkpoint has no folders in it.

@@ -5,7 +5,7 @@
 //! cluster that has elected another one, the call hangs until the dead broker is back. A client that hangs is left behind
 //! with its thread, which lets go of it whenever the call returns; the next writer fences whatever it may still send.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -54,6 +54,11 @@ impl OffsetsCall {
 
     pub fn producer(&self) -> &BaseProducer<WriterContext> {
         &self.producer
+    }
+
+    /// Tells how long the client is there: when it hangs, until its call returns.
+    pub fn downgrade(&self) -> Weak<BaseProducer<WriterContext>> {
+        Arc::downgrade(&self.producer)
     }
 
     /// The answer, or `None` when there is none after `timeout` and `grace`.

@@ -1,7 +1,7 @@
 //! The producer of outputs, from its first fencing to its replacement: transactional, or idempotent alone.
 
 use std::ffi::CString;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use rdkafka::TopicPartitionList;
@@ -22,6 +22,10 @@ use crate::protocol::output::{Destination, OutputRecord};
 const OFFSETS_PATIENCE: Duration = Duration::from_secs(5);
 /// How much later than its time-out the call may return.
 const OFFSETS_GRACE: Duration = Duration::from_secs(1);
+/// So many writers may hang at a time; then one is tried a minute, so that an outage without end fills no memory fast.
+const LEFT_BEHIND_MAX: usize = 8;
+const LEFT_BEHIND_PAUSE: Duration = Duration::from_secs(60);
+const LEFT_BEHIND_LOOK: Duration = Duration::from_millis(200);
 /// How long one attempt to settle the predecessor may take before the I/O thread looks around again.
 const INIT_ATTEMPT: Duration = Duration::from_secs(5);
 const POLL_PAUSE: Duration = Duration::from_micros(200);
@@ -32,6 +36,10 @@ pub struct Writer {
     limits: WriterLimits,
     topics: [CString; 3],
     producer: Option<OffsetsCall>,
+    /// Clients that hang in a call, each with its threads; they are gone when their calls return.
+    left_behind: Vec<Weak<BaseProducer<WriterContext>>>,
+    /// While there are many of those the next writer waits until then.
+    replace_from: Instant,
 }
 
 impl Writer {
@@ -45,13 +53,29 @@ impl Writer {
             CString::new(settings.late_topic.as_str())?,
             CString::new(settings.dead_letter_topic.as_str())?,
         ];
-        Ok(Self { settings, limits, topics, producer: None })
+        Ok(Self {
+            settings,
+            limits,
+            topics,
+            producer: None,
+            left_behind: Vec::new(),
+            replace_from: clock::monotonic_now(),
+        })
     }
 
     /// Drops the producer and makes a new one. Its `init_transactions` aborts or completes whatever the old one left,
     /// and fences every request of it that is still on its way.
     pub fn replace(&mut self) -> Outcome {
         self.producer = None;
+        self.left_behind.retain(|client| client.strong_count() > 0);
+        let (hanging, now) = (self.left_behind.len(), clock::monotonic_now());
+        if hanging >= LEFT_BEHIND_MAX && now < self.replace_from {
+            std::thread::sleep(LEFT_BEHIND_LOOK);
+            return Outcome::Doubtful(format!(
+                "{hanging} writers wait for the group's coordinator; the next one waits"
+            ));
+        }
+        self.replace_from = now + LEFT_BEHIND_PAUSE;
         let config = self.settings.producer(self.limits);
         let producer: BaseProducer<WriterContext> = match config.create_with_context(WriterContext::default()) {
             Ok(producer) => producer,
@@ -137,6 +161,7 @@ impl Writer {
         match producer.send(offsets, group, timeout, OFFSETS_GRACE) {
             Some(sent) => sent.map_or_else(|error| classify::transaction_error(&error), |()| Outcome::Done),
             None => {
+                self.left_behind.push(producer.downgrade());
                 self.producer = None;
                 Outcome::Doubtful("the group's coordinator did not answer; the writer is left behind".to_owned())
             }
